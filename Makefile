@@ -1,0 +1,71 @@
+# The commands of this repository. `make` lists them.
+# Cores for all jobs together: `make report CORES=8`. One model to adopt: `make adopt MODEL=name`.
+CORES ?= 2
+MODEL ?= ref-neox
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+
+BIN := .venv/bin
+READY := .venv/.ready
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+# It looks for shfmt, which is installed beside it, on the PATH.
+SNAKEFMT := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt
+
+.DEFAULT_GOAL := help
+.PHONY: help report resume smoke reference adopt test test-slow lint format clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+report: $(READY) ## run whatever is missing or out of date, then write reports/report.html
+	$(SNAKEMAKE)
+	$(BIN)/snakemake --report reports/report.html
+
+resume: $(READY) ## the same after a run was killed: a killed run leaves its lock behind
+	$(BIN)/snakemake --unlock
+	$(MAKE) report
+
+smoke: $(READY) ## run the small study of config/smoke.yaml, to see that everything works
+	$(SNAKEMAKE) --configfile config/smoke.yaml
+
+reference: $(READY) ## train the reference models from raw text, into results/reference (hours)
+	$(SNAKEMAKE) reference_models
+
+adopt: ## make a trained reference model (MODEL=ref-neox) the one that ships, in resources/models
+	@test -d results/reference/$(MODEL)/model || { \
+	  echo "There is no results/reference/$(MODEL)/model: run 'make reference' first," \
+	    "or name another model with MODEL=..." >&2; exit 1; }
+	mkdir -p resources/models/$(MODEL)
+	cp -R results/reference/$(MODEL)/model/. resources/models/$(MODEL)/
+
+test: lint ## check style and types, then run the fast tests
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(READY) ## run the tests that take more than a few seconds
+	$(BIN)/pytest -n 2 -m slow
+
+lint: $(READY) ## check style, types and workflow; change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(SNAKEFMT) --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: $(READY) ## bring code and workflow into the one style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(SNAKEFMT) Snakefile rules
+
+clean: ## remove what was generated, except .venv and the trained models in results/reference
+	find results -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch goes first and alone: asked for through another package, pip may take another build of it.
+$(READY): pyproject.toml envs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "kvpareto needs Python 3.11 or later as '$(PYTHON)';" \
+	    "install it, or name another one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$$(grep '^torch==' envs/constraints.txt)"
+	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[test]'
+	@touch $@

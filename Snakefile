@@ -1,0 +1,36 @@
+# kvpareto: what can be done with a transformer's KV cache once the context outgrows it.
+#
+# Path grammar
+#   results/text/<model>/<text>/                              token ids of a text under a model
+#   results/eviction/<model>/<text>/<policy>/<setting>/       one quality run (a run folder)
+#   results/timing/<model>/<text>/<policy>/                   one exclusive timing job
+#   results/baselines/<model>-<text>_baseline_avg.json        the fixed baseline
+#   results/tables/<name>.{csv,parquet,html}                  leaf tables
+#   results/figures/<figure>/...                              pictures of the report
+#   results/reference/<model>/                                training of the reference models
+# Wildcards are identities; options are in the configuration.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/corpus.smk"
+include: "rules/models.smk"
+include: "rules/baseline.smk"
+include: "rules/provenance.smk"
+include: "rules/eviction.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.leaves.input,

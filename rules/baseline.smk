@@ -1,0 +1,42 @@
+# The fixed baseline: recompute's quality on thinned positions (an ordinary quality run), its time in
+# a few runs, averaged. Every later job reads the file; none runs it again.
+
+
+rule baseline_time:
+    input:
+        ids=ids_of,
+        model=model_files,
+    output:
+        time="results/baselines/{model}-{text}_time/time.json",
+        provenance="results/baselines/{model}-{text}_time/provenance.json",
+    log:
+        "results/logs/baseline_time/{model}-{text}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=baseline_time_params,
+        code=code("baseline_time.py", *policy_modules("start_recent")),
+        env=ENVIRONMENT,
+    threads: 999
+    script:
+        "../workflow/scripts/baseline_time.py"
+
+
+rule baseline_average:
+    input:
+        time=rules.baseline_time.output.time,
+        summaries=lambda wildcards: [
+            f"results/eviction/{arm.path}/summary.json" for arm in baseline_arms(wildcards)
+        ],
+    output:
+        "results/baselines/{model}-{text}_baseline_avg.json",
+    log:
+        "results/logs/baseline_average/{model}-{text}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("baseline_average.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/baseline_average.py"

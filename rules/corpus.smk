@@ -1,0 +1,24 @@
+# Text: documents as token ids.
+
+
+rule tokenise:
+    input:
+        model=model_files,
+    output:
+        ids="results/text/{model}/{text}/ids.safetensors",
+        documents="results/text/{model}/{text}/documents.json",
+        provenance="results/text/{model}/{text}/provenance.json",
+    log:
+        "results/logs/tokenise/{model}/{text}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=lambda wildcards: {
+            "text": SETTINGS.texts[wildcards.text].model_dump(),
+            "model": model_settings(wildcards),
+            "tokens": score_from(SETTINGS) + scored_tokens(wildcards),
+        },
+        code=code("tokenise.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/tokenise.py"

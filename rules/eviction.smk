@@ -1,0 +1,108 @@
+# Streaming decode under a fixed budget: quality runs, exclusive timing runs, their tables.
+
+
+rule evict_quality:
+    input:
+        ids=ids_of,
+        model=model_files,
+    output:
+        tokens="results/eviction/{model}/{text}/{policy}/{setting}/tokens.parquet",
+        events="results/eviction/{model}/{text}/{policy}/{setting}/prune_events.parquet",
+        setting="results/eviction/{model}/{text}/{policy}/{setting}/setting.json",
+        summary="results/eviction/{model}/{text}/{policy}/{setting}/summary.json",
+        provenance="results/eviction/{model}/{text}/{policy}/{setting}/provenance.json",
+    log:
+        "results/logs/evict_quality/{model}/{text}/{policy}/{setting}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=arm_params,
+        code=lambda wildcards: code("evict_quality.py", *run_modules(wildcards)),
+        env=ENVIRONMENT,
+    threads: 1
+    script:
+        "../workflow/scripts/evict_quality.py"
+
+
+rule evict_time:
+    input:
+        ids=ids_of,
+        model=model_files,
+    output:
+        timing="results/timing/{model}/{text}/{policy}/timing.parquet",
+        tokens="results/timing/{model}/{text}/{policy}/tokens.parquet",
+        provenance="results/timing/{model}/{text}/{policy}/provenance.json",
+    log:
+        "results/logs/evict_time/{model}/{text}/{policy}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=timing_params,
+        code=lambda wildcards: code("evict_time.py", *timing_modules(wildcards)),
+        env=ENVIRONMENT,
+    # More threads than any machine has: scaled down to all cores, so nothing runs beside it.
+    threads: 999
+    script:
+        "../workflow/scripts/evict_time.py"
+
+
+rule eviction_table:
+    input:
+        tokens=expand("results/eviction/{arm}/tokens.parquet", arm=ARM_OF),
+        summaries=expand("results/eviction/{arm}/summary.json", arm=ARM_OF),
+    output:
+        csv="results/tables/eviction.csv",
+        parquet="results/tables/eviction.parquet",
+        html=report(
+            "results/tables/eviction.html",
+            caption="../workflow/report/eviction_table.rst",
+            category="Eviction",
+            subcategory="Tables",
+            labels={"table": "quality of every arm"},
+        ),
+    log:
+        "results/logs/eviction_table.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={
+            "arms": arm_references(),
+            "statistics": SETTINGS.statistics.model_dump(),
+        },
+        code=code("eviction_table.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/eviction_table.py"
+
+
+rule timing_table:
+    input:
+        timing=["results/timing/{}/{}/{}/timing.parquet".format(*t) for t in timed_policies()],
+        baselines=baselines(),
+        provenance=rules.provenance_table.output.parquet,
+    output:
+        csv="results/tables/timing.csv",
+        parquet="results/tables/timing.parquet",
+        html=report(
+            "results/tables/timing.html",
+            caption="../workflow/report/timing_table.rst",
+            category="Eviction",
+            subcategory="Tables",
+            labels={"table": "time per token of every arm"},
+        ),
+    log:
+        "results/logs/timing_table.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={
+            "runs": [
+                {"model": model, "text": text, "policy": policy}
+                for model, text, policy in timed_policies()
+            ],
+            "yardstick_caps": {arm.setting_id: yardstick(arm, SETTINGS).cap for arm in ARMS},
+        },
+        code=code("timing_table.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/timing_table.py"

@@ -1,0 +1,43 @@
+# Reference models: trained on demand (`make reference`), never as part of `rule all`.
+
+
+rule train_reference:
+    output:
+        weights="results/reference/{model}/model/model.safetensors",
+        config="results/reference/{model}/model/config.json",
+        tokenizer="results/reference/{model}/model/tokenizer.json",
+        curve="results/reference/{model}/curve.json",
+    log:
+        "results/logs/train_reference/{model}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=lambda wildcards: SETTINGS.reference[wildcards.model].model_dump(),
+        code=code("train_reference.py"),
+        env=ENVIRONMENT,
+    threads: 999
+    script:
+        "../workflow/scripts/train_reference.py"
+
+
+rule reference_card:
+    input:
+        rules.train_reference.output,
+    output:
+        "results/reference/{model}/model/card.json",
+    log:
+        "results/logs/reference_card/{model}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=lambda wildcards: SETTINGS.reference[wildcards.model].model_dump(),
+        code=code("reference_card.py", *policy_modules("start_recent")),
+        modules=policy_modules("start_recent"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/reference_card.py"
+
+
+rule reference_models:
+    input:
+        expand(rules.reference_card.output, model=SETTINGS.reference),

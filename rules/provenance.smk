@@ -1,0 +1,25 @@
+# Where every run came from.
+
+
+rule provenance_table:
+    input:
+        [f"{folder}/provenance.json" for folder in run_folders()],
+    output:
+        csv="results/tables/provenance.csv",
+        parquet="results/tables/provenance.parquet",
+        html=report(
+            "results/tables/provenance.html",
+            caption="../workflow/report/provenance_table.rst",
+            category="Provenance",
+            labels={"table": "code, data and machine of every run"},
+        ),
+    log:
+        "results/logs/provenance_table.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("provenance_table.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/provenance_table.py"

@@ -1,0 +1,14 @@
+"""A cache layer that evicts by compacting, as the source implementations do."""
+
+from __future__ import annotations
+
+import torch
+
+from kvpareto.cache.slots import SlotLayer
+
+
+class CompactingLayer(SlotLayer):
+    """Every prune gathers the kept entries to the front and re-rotates the keys that moved."""
+
+    def evict(self, keep: torch.Tensor) -> None:
+        self._move(keep.to(self.device), to=0)

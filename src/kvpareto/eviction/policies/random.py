@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kvpareto.eviction.policy import Clock, Entries, EvictionPolicy
+
+
+@dataclass(frozen=True)
+class Random(EvictionPolicy):
+    """Control: evict entries drawn at random, in every layer, row and head on its own.
+
+    Sinks and the newest R entries are spared, as they are under `lazy` with the same R.
+
+    Attributes:
+        period: R, tokens between prunes.
+        seed: of the draws.
+    """
+
+    period: int = 16
+    seed: int = 0
+
+    @property
+    def overshoot(self) -> int:
+        return self.period
+
+    def drop(self, clock: Clock) -> int:
+        over = clock.length - self.capacity
+        return over if over >= self.period else 0
+
+    def keep(self, entries: Entries, drop: int) -> torch.Tensor:
+        candidates = max(drop, entries.length - self.sinks - self.period)
+        draws = np.random.default_rng([self.seed, entries.layer, entries.step])
+        order = draws.random((entries.rows, entries.heads, candidates)).argsort(-1)
+        stay = np.ones((entries.rows, entries.heads, entries.length), dtype=bool)
+        np.put_along_axis(stay, self.sinks + order[..., :drop], False, axis=-1)
+        kept = stay.nonzero()[-1].reshape(entries.rows, entries.heads, -1)
+        return torch.from_numpy(kept)

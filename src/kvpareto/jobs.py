@@ -1,0 +1,80 @@
+"""What every job of the pipeline does around its work: a log, progress, stamps, provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kvpareto.provenance import check_imports, provenance
+from kvpareto.records import digest, file_sha256, write_json
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def job(
+    *,
+    log_file: str,
+    script: Path,
+    modules: list[str],
+    code_hash: str,
+    inputs: Iterable[str],
+    threads: int,
+    output: str | None = None,
+    exclusive: bool = False,
+) -> Iterator[None]:
+    """Run the body as one job.
+
+    Log records go to `log_file` and to standard error. When the body succeeds, the loaded modules
+    are held against the declared ones, and `output` (a provenance.json) is written.
+
+    Args:
+        script: the job's script; with `modules` it defines the code that the job may import.
+        code_hash: hash of that code.
+        inputs: files that the results depend on.
+        threads: threads that the job's computation uses.
+        exclusive: whether the job measures time and must run alone.
+
+    Raises:
+        UndeclaredImportError: the job used code that its `code_hash` does not cover.
+    """
+    Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.FileHandler(log_file, mode="w"), logging.StreamHandler(sys.stderr)],
+        force=True,
+    )
+    started = datetime.now(UTC)
+    try:
+        yield
+        check_imports(script, *modules)
+    except Exception:
+        log.exception("the job failed")
+        raise
+    if output is not None:
+        root = script.resolve().parents[2]
+        data_hash = digest([file_sha256(path) for path in inputs], length=16)
+        record = provenance(root, code_hash, data_hash, started, threads)
+        write_json(output, record | {"exclusive": exclusive})
+
+
+def progress(what: str, every_s: float = 10.0) -> Callable[[int, int], None]:
+    """A callback(done, total) that logs rate and time left, at most every `every_s` seconds."""
+    started = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every_s and done < total:
+            return
+        last = now
+        rate = done / max(now - started, 1e-9)
+        log.info("%s %d/%d  %.1f/s  %.0f s left", what, done, total, rate, (total - done) / rate)
+
+    return report

@@ -1,0 +1,120 @@
+"""One quality run: an arm over all documents of a text, written as a run folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from kvpareto.eviction.arms import policy_of, setting_id
+from kvpareto.eviction.policy import EvictionPolicy
+from kvpareto.eviction.trajectory import Trajectory
+from kvpareto.jobs import progress
+from kvpareto.measure.stream import recompute_nll, stream_nll, thinned
+from kvpareto.models import families
+from kvpareto.records import write_json, write_parquet
+
+log = logging.getLogger(__name__)
+
+TOKEN_COLUMNS = (
+    "document", "position", "nll_nats", "entropy_nats", "attended", "length_before",
+    "length_after", "dropped", "pruned",
+)  # fmt: skip
+
+
+def run_quality(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    arm: dict[str, Any],
+    score_start: int,
+    positions_per_document: int,
+    folder: Path,
+) -> None:
+    """Measure one arm and write tokens.parquet, prune_events.parquet, setting.json, summary.json.
+
+    A policy that raises, decides wrongly or leads to a non-finite loss is a result: its summary has
+    the status `invalid` (or `oom`) and why, and its token table is empty.
+
+    Args:
+        ids: [documents, tokens].
+        arm: model, text, policy and setting.
+        positions_per_document: scored positions under recompute, which costs a window per token.
+    """
+    policy = policy_of(arm["policy"], arm["setting"])
+    status, why = "ok", ""
+    try:
+        tokens = _measure(model, policy, ids, score_start, positions_per_document, arm["policy"])
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        status, why = "oom", str(error)
+    except Exception as error:
+        log.exception("%s is invalid", arm["policy"])
+        status, why = "invalid", f"{type(error).__name__}: {error}"
+    else:
+        bad = ~np.isfinite(tokens["nll_nats"].to_numpy())
+        if bad.any():
+            first = tokens.loc[bad, ["document", "position"]].iloc[0].to_dict()
+            status, why = "invalid", f"{bad.sum()} losses are not finite, the first at {first}"
+    if status != "ok":
+        tokens = pd.DataFrame({name: [] for name in TOKEN_COLUMNS})
+    write_parquet(folder / "tokens.parquet", tokens[list(TOKEN_COLUMNS)])
+    write_parquet(folder / "prune_events.parquet", prune_events(tokens, policy.capacity))
+    write_json(folder / "setting.json", arm)
+    summary = {
+        "model": arm["model"],
+        "text": arm["text"],
+        "policy": arm["policy"],
+        "setting": setting_id(arm["policy"], arm["setting"]),
+        "cap": arm["setting"]["cap"],
+        "cap_on": arm["setting"]["cap_on"],
+        "status": status,
+        "why": why,
+        **(_figures(tokens, policy, arm, families.trained_context(model)) if len(tokens) else {}),
+    }
+    write_json(folder / "summary.json", summary)
+
+
+def _measure(
+    model: PreTrainedModel,
+    policy: EvictionPolicy,
+    ids: torch.Tensor,
+    score_start: int,
+    positions_per_document: int,
+    name: str,
+) -> pd.DataFrame:
+    report = progress(name)
+    ids = ids.to(model.device)
+    if policy.uses_cache:
+        return stream_nll(model, policy, ids, score_start, progress=report)
+    positions = thinned(score_start, ids.shape[1] - 1, positions_per_document)
+    return recompute_nll(model, policy.capacity, ids, positions, progress=report)
+
+
+def _figures(
+    tokens: pd.DataFrame, policy: EvictionPolicy, arm: dict[str, Any], context: int
+) -> dict[str, Any]:
+    first = tokens[tokens["document"] == 0]
+    lengths = Trajectory(first["attended"].to_numpy(), first["dropped"].to_numpy())
+    # Arms that keep sinks and recent tokens do the same if their lengths are the same; what any
+    # other policy keeps is its own.
+    keeps = f"S{policy.sinks}" if policy.keeps_sinks_and_recent else ""
+    same = policy.uses_cache and keeps
+    return {
+        "post_prune_len": lengths.post_prune,
+        "mean_attended_len": lengths.mean_attended,
+        "peak_attended_len": lengths.peak_attended,
+        "extrapolating": lengths.peak_attended > context,
+        "semantics": f"{keeps}-{lengths.digest}" if same else setting_id(arm["policy"], arm["setting"]),
+        "scored_tokens": len(tokens),
+        "ppl": float(np.exp(tokens["nll_nats"].to_numpy(np.float64).mean())),
+    }
+
+
+def prune_events(tokens: pd.DataFrame, capacity: int) -> pd.DataFrame:
+    """One row per prune: document, position, dropped, and overflow (entries over the capacity)."""
+    events = tokens.loc[tokens["dropped"] > 0, ["document", "position", "dropped", "attended"]]
+    return events.assign(overflow=events["attended"] - capacity).drop(columns="attended")

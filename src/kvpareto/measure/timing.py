@@ -1,0 +1,142 @@
+"""Timing runs: the arms of one policy, and the fixed baseline, each paired with the yardstick."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from kvpareto.claims.bootstrap import median_ratio
+from kvpareto.eviction.arms import YARDSTICK, policy_of, setting_id
+from kvpareto.jobs import progress
+from kvpareto.measure.latency import (
+    CachedDecoder,
+    RecomputeDecoder,
+    block_means,
+    paired_blocks,
+    prefill_times,
+    summarise,
+)
+from kvpareto.measure.memory import peak_allocation
+from kvpareto.provenance import machine
+from kvpareto.settings import StatisticsSettings, TimingSettings
+
+log = logging.getLogger(__name__)
+
+_PREFILL_REPEATS = 3
+
+
+def time_policy(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    policy: str,
+    arms: list[dict[str, Any]],
+    score_start: int,
+    timing: TimingSettings,
+    statistics: StatisticsSettings,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Time every setting of one policy in every layout.
+
+    Args:
+        ids: [documents, tokens]; the first document is decoded.
+        arms: for each setting: `setting` and `yardstick` (the yardstick's setting).
+
+    Returns:
+        One row per setting and layout (columns of the `timing` table, failures with their status),
+        and the times of all tokens.
+    """
+    rows, tokens = [], []
+    document = ids[:1]
+    for arm in arms:
+        name = setting_id(policy, arm["setting"])
+        for layout in timing.layouts:
+            log.info("timing %s %s, layout %s", policy, name, layout)
+            row: dict[str, Any] = {"setting": name, "layout": layout, "machine": machine()}
+            try:
+                yardstick = CachedDecoder(
+                    model, policy_of(YARDSTICK, arm["yardstick"]), "compact", document, score_start
+                )
+                decoder = CachedDecoder(
+                    model, policy_of(policy, arm["setting"]), layout, document, score_start
+                )
+                yardstick.start()
+                row |= prefill_times(decoder, _PREFILL_REPEATS)
+                measured = paired_blocks(
+                    decoder,
+                    yardstick,
+                    timing.blocks,
+                    timing.tokens_per_block,
+                    timing.warm_up_tokens,
+                    progress(name),
+                )
+            except Exception as error:
+                log.exception("%s %s is invalid", policy, name)
+                rows.append(row | {"status": "invalid", "why": f"{type(error).__name__}: {error}"})
+                continue
+            row |= summarise(measured) | ratio(measured, statistics)
+            timed = measured.loc[measured["runner"] == "arm", "ms"]
+            row["total_ms"] = row["ttft_ms"] + float(timed.sum())
+            row["timed_tokens"] = len(timed)
+            row["kv_bytes"] = decoder.stream.cache.bytes()
+            row["peak_extra_bytes"] = peak_allocation(decoder.token, 64)
+            rows.append(row | {"status": "ok", "why": ""})
+            tokens.append(measured.assign(setting=name, layout=layout))
+    return pd.DataFrame(rows), pd.concat(tokens) if tokens else pd.DataFrame()
+
+
+def ratio(tokens: pd.DataFrame, statistics: StatisticsSettings) -> dict[str, float]:
+    """tpot_ratio with its interval (arm over yardstick), and the yardstick's own time."""
+    own, other = block_means(tokens, "arm"), block_means(tokens, "yardstick")
+    interval = median_ratio(own, other, confidence=statistics.confidence)
+    return {
+        "tpot_ratio": interval.estimate,
+        "tpot_ratio_lo": interval.lo,
+        "tpot_ratio_hi": interval.hi,
+        "yardstick_ms": float(other.median()),
+    }
+
+
+def time_baseline(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    cap: int,
+    yardstick_setting: dict[str, Any],
+    runs: int,
+    tokens_per_run: int,
+    statistics: StatisticsSettings,
+) -> dict[str, Any]:
+    """Time of recompute at one cap: `runs` runs, each over its own part of the document.
+
+    Every run alternates with the yardstick in blocks of a tenth of its tokens.
+
+    Returns:
+        run_ms (mean per run), tpot_ms figures over all runs, and the ratio to the yardstick.
+    """
+    document = ids[:1]
+    arm = RecomputeDecoder(model, cap, document)
+    yardstick = CachedDecoder(
+        model, policy_of(YARDSTICK, yardstick_setting), "compact", document, cap
+    )
+    started = prefill_times(arm, _PREFILL_REPEATS)
+    yardstick.start()
+    per_block = max(1, tokens_per_run // 10)
+    measured, means = [], []
+    for run in range(runs):
+        part = paired_blocks(arm, yardstick, 10, per_block, 2, progress(f"recompute run {run + 1}"))
+        means.append(float(part.loc[part["runner"] == "arm", "ms"].mean()))
+        measured.append(part.assign(block=part["block"] + 10 * run))
+    tokens = pd.concat(measured)
+    return {
+        "run_ms": means,
+        "tokens_per_run": 10 * per_block,
+        **started,
+        **summarise(tokens),
+        **ratio(tokens, statistics),
+        "total_ms": started["ttft_ms"] + float(tokens.loc[tokens["runner"] == "arm", "ms"].sum()),
+        "timed_tokens": int((tokens["runner"] == "arm").sum()),
+        "peak_extra_bytes": peak_allocation(arm.token, 2),
+        "machine": machine(),
+    }

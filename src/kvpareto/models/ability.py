@@ -1,0 +1,107 @@
+"""What a reference model can do: held-out loss, retrieval, attention sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from kvpareto.models.reference import TrainingText, encode_documents
+from kvpareto.text.corpora import stdlib_held_out
+from kvpareto.text.tasks import needle
+
+
+def quick_look(
+    text: TrainingText, context: int
+) -> Callable[[PreTrainedModel], dict[str, float]]:
+    """Figures for the training curve: held-out perplexity of code and prose, needle accuracy."""
+    code, prose = (
+        encode_documents(
+            text.tokenizer, [document.text for document in stdlib_held_out(part, [module])]
+        )
+        for part, module in (("code", "argparse"), ("prose", "turtle"))
+    )
+
+    def look(model: PreTrainedModel) -> dict[str, float]:
+        figures = {
+            f"ppl_{part}": float(
+                np.exp(held_out_nll(model, ids[: 16 * context].tolist(), text.bos, context))
+            )
+            for part, ids in (("code", code), ("prose", prose))
+        }
+        return figures | {"needle": needle_accuracy(model, text, code, 3 * context // 4, 40)}
+
+    return look
+
+
+@torch.inference_mode()
+def held_out_nll(model: PreTrainedModel, ids: list[int], bos: int, context: int) -> float:
+    """Mean negative log-likelihood, in nats per token, over whole windows that start with BOS."""
+    size = context - 1
+    rows = [[bos, *ids[i : i + size]] for i in range(0, len(ids) - size + 1, size)]
+    total, count = 0.0, 0
+    for start in range(0, len(rows), 8):
+        batch = torch.tensor(rows[start : start + 8])
+        logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"
+        )
+        total, count = total + loss.item(), count + batch[:, 1:].numel()
+    return total / count
+
+
+@torch.inference_mode()
+def needle_accuracy(
+    model: PreTrainedModel, text: TrainingText, haystack: np.ndarray, length: int, items: int
+) -> float:
+    """Share of questions answered exactly: every answer token is the arg max, teacher forced.
+
+    Args:
+        haystack: held-out token ids to hide the facts in.
+        length: tokens per prompt, BOS and question included.
+        items: prompts, each with one to four facts.
+    """
+    right = 0
+    for item in range(items):
+        rng = np.random.default_rng([7, item])
+        episode = needle.code_episode(rng, 1 + item % 4)
+        facts = [text.ids(fact) for fact in episode.facts]
+        question, answer = text.ids(episode.question), text.ids(episode.answer)
+        room = length - 1 - len(question) - len(answer) - sum(map(len, facts))
+        start = int(rng.integers(len(haystack) - room))
+        planted = needle.plant(
+            [int(token) for token in haystack[start : start + room]], facts, rng, text.line_ends
+        )
+        prompt = [text.bos, *planted, *question, *answer]
+        logits = model(input_ids=torch.tensor([prompt]), use_cache=False).logits
+        guesses = logits[0, -len(answer) - 1 : -1].argmax(-1).tolist()
+        right += guesses == answer
+    return right / items
+
+
+@torch.inference_mode()
+def first_token_mass(model: PreTrainedModel, windows: torch.Tensor, first: int = 4) -> np.ndarray:
+    """Share of attention on the first tokens, mean over windows and late queries.
+
+    Args:
+        windows: [windows, tokens], BOS first. Queries are those of the second half.
+        first: tokens counted.
+
+    Returns:
+        [layers, heads]; under uniform attention it would be about first / (0.75 * tokens).
+    """
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        late = windows.shape[1] // 2
+        total: list[torch.Tensor] = []
+        for window in windows:
+            output = model(input_ids=window[None], use_cache=False, output_attentions=True)
+            shares = [layer[0, :, late:, :first].sum(-1).mean(-1) for layer in output.attentions]
+            total.append(torch.stack(shares))
+        return torch.stack(total).mean(0).numpy()
+    finally:
+        model.set_attn_implementation(implementation)

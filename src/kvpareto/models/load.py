@@ -1,0 +1,102 @@
+"""Models and tokenizers, from a local folder or from the hub: the same calls for both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from kvpareto.records import file_sha256
+from kvpareto.settings import ModelSettings, is_local
+
+CARD = "card.json"
+"""Beside the weights of a reference model: how it was made, what it can do, its digests."""
+
+
+class ModelError(RuntimeError):
+    """A model cannot be loaded; the message says what is wrong with which file."""
+
+
+def read_card(path: str) -> dict[str, Any] | None:
+    """The card of a local reference model; None for any other model."""
+    card = Path(path) / CARD
+    return json.loads(card.read_text()) if card.exists() else None
+
+
+def weights_id(settings: ModelSettings) -> str:
+    """What identifies the weights: the card's digest, or hub id and revision."""
+    card = read_card(settings.path)
+    return card["sha256"]["model.safetensors"] if card else f"{settings.path}@{settings.revision}"
+
+
+def verify(path: str) -> None:
+    """Hold a local model's files against the digests on its card, if it has one.
+
+    Raises:
+        ModelError: the folder, its configuration or its weights are missing or not what the card
+            says.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelError(f"there is no model folder {path}; check models.<name>.path")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).exists() and not list(folder.glob("*.safetensors*")):
+            raise ModelError(f"{folder / name} is missing; restore it (git checkout -- {path})")
+    card = read_card(path)
+    if card is None:
+        return
+    for name, expected in card["sha256"].items():
+        file = folder / name
+        if not file.exists():
+            raise ModelError(f"{file} is missing; restore it (git checkout -- {path})")
+        if file_sha256(file) != expected:
+            raise ModelError(
+                f"{file} is damaged: its sha256 is not the one on {folder / CARD}; restore it "
+                f"(git checkout -- {path})"
+            )
+
+
+def load_model(settings: ModelSettings) -> PreTrainedModel:
+    """A causal language model in evaluation mode, on its device.
+
+    Raises:
+        ModelError: missing or damaged files, no such hub id or revision, no access to it, or a
+            device that is not here.
+    """
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {settings.device!r} is not available: torch sees no CUDA device")
+    if is_local(settings.path):
+        verify(settings.path)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            settings.path,
+            revision=settings.revision,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        at = "" if settings.revision is None else f" at revision {settings.revision}"
+        raise ModelError(f"cannot load model {settings.path!r}{at}: {error}") from error
+    return model.to(settings.device).eval()  # type: ignore[arg-type]
+
+
+def load_tokenizer(settings: ModelSettings) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        ModelError: as in `load_model`.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(settings.path, revision=settings.revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the tokenizer of {settings.path!r}: {error}") from error
+
+
+def trained_length(settings: ModelSettings) -> int:
+    """Longest length, in tokens, that the model was trained on, without loading its weights."""
+    config = AutoConfig.from_pretrained(settings.path, revision=settings.revision)
+    return int(config.max_position_embeddings)

@@ -1,0 +1,249 @@
+"""The configuration of a study, as models that reject what they do not know.
+
+`load_settings` reads one or more YAML files (later files change earlier ones), and reports every
+error at once with its path in the configuration and what to do. Sweeps are lists throughout:
+Snakemake merges mappings but replaces lists, so a list is what an overlay can swap as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+"""A name that becomes part of a path: lower case letters, digits, dots, hyphens."""
+
+GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+
+CapOn = Literal["post_prune", "peak", "none"]
+
+
+class SettingsError(ValueError):
+    """The configuration is wrong; the message lists every error with its path."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelSettings(Strict):
+    """A causal language model: a local folder or a hub id."""
+
+    path: str = Field(description="folder of this repository, or a hub id")
+    revision: str | None = Field(None, description="commit of the hub id; required for hub ids")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = Field("cpu", pattern=r"^(cpu|cuda|cuda:\d+|mps)$")
+
+    @model_validator(mode="after")
+    def _hub_needs_revision(self) -> ModelSettings:
+        local = self.path.startswith(("resources/", "results/", "/", "./", "../"))
+        if not local and self.revision is None:
+            raise ValueError(
+                f"{self.path!r} is a hub id and has no revision; pin the commit, or write a local "
+                "folder with a leading ./"
+            )
+        return self
+
+
+class StdlibText(Strict):
+    """Held-out modules of this interpreter's standard library: no download."""
+
+    source: Literal["stdlib"]
+    part: Literal["code", "prose"]
+    documents: list[str] = Field(min_length=1)
+    tokens: PositiveInt = Field(description="scored tokens per document")
+
+
+class HubText(Strict):
+    """A data set of the hub, or local files of the same schema."""
+
+    source: Literal["hub"]
+    path: str
+    name: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    column: str = "text"
+    join: str | None = Field(None, description="joins rows into one text; null: a row a document")
+    documents: PositiveInt = 5
+    tokens: PositiveInt = Field(description="scored tokens per document")
+
+
+AnyText = StdlibText | HubText
+TextSettings = Annotated[StdlibText | HubText, Field(discriminator="source")]
+
+
+class Arms(BaseModel):
+    """One policy with its parameters; every parameter is a list, and the lists are crossed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    policy: Name | Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+    cap_on: list[CapOn] | None = Field(None, description="overrides the group's cap_on")
+
+    @property
+    def sweeps(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class EvictionGroup(Strict):
+    """A named matrix of eviction arms: models x texts x caps x cap_on x arms."""
+
+    models: list[Name] = Field(min_length=1)
+    texts: list[Name] = Field(min_length=1)
+    caps: list[PositiveInt] = Field(min_length=1)
+    cap_on: list[CapOn] = Field(["post_prune"], min_length=1)
+    arms: list[Arms] = Field(min_length=1)
+
+
+class BaselineSettings(Strict):
+    """The fixed baseline: recompute's quality on thinned positions, its time averaged over runs."""
+
+    positions_per_document: PositiveInt = 100
+    runs: PositiveInt = 3
+    tokens_per_run: PositiveInt = 200
+
+
+class TimingSettings(Strict):
+    """Paired timing against the yardstick arm (strict start_recent, same cap) in one process."""
+
+    texts: list[Name] = Field([], description="texts to time on; time depends on lengths, not words")
+    layouts: list[Literal["compact", "soft_ring"]] = Field(["compact"], min_length=1)
+    yardstick_sinks: NonNegativeInt = 4
+    blocks: PositiveInt = Field(8, ge=6, description="alternating pairs of blocks")
+    tokens_per_block: PositiveInt = 128
+    warm_up_tokens: PositiveInt = 32
+    threads: PositiveInt = 1
+
+
+class StatisticsSettings(Strict):
+    """How intervals are made: a block bootstrap, stratified by document."""
+
+    block_tokens: PositiveInt = Field(64, ge=64)
+    resamples: PositiveInt = 2000
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class ReferenceSettings(Strict):
+    """How a reference model is trained. Every field enters the identity of its checkpoint."""
+
+    family: Literal["gpt_neox", "llama"]
+    shape: dict[str, Any]
+    context: PositiveInt
+    vocab_size: PositiveInt = 2048
+    steps: PositiveInt
+    windows_per_step: PositiveInt = 8
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: float = 0.1
+    warm_up_steps: PositiveInt = 100
+    episode_share: float = Field(0.5, ge=0, le=1)
+    code_share: float = Field(0.7, ge=0, le=1)
+    seed: int = 0
+    evaluate_steps: PositiveInt = 250
+    checkpoint_steps: PositiveInt = 250
+
+
+class Settings(Strict):
+    """A whole study."""
+
+    study: Name
+    seed: NonNegativeInt = 0
+    models: dict[Name, ModelSettings] = Field(min_length=1)
+    texts: dict[Name, TextSettings] = Field(min_length=1)
+    eviction: dict[GroupName, EvictionGroup] = Field(min_length=1)
+    baseline: BaselineSettings = BaselineSettings()
+    timing: TimingSettings = TimingSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+    reference: dict[Name, ReferenceSettings] = {}
+
+    @model_validator(mode="after")
+    def _groups_name_what_exists(self) -> Settings:
+        problems = [
+            f"timing.texts: {name!r} is not defined under texts; known: {', '.join(self.texts)}"
+            for name in self.timing.texts
+            if name not in self.texts
+        ]
+        for group, matrix in self.eviction.items():
+            for kind, names, known in (
+                ("models", matrix.models, self.models),
+                ("texts", matrix.texts, self.texts),
+            ):
+                problems += [
+                    f"eviction.{group}.{kind}: {name!r} is not defined under {kind}; "
+                    f"known: {', '.join(known)}"
+                    for name in names
+                    if name not in known
+                ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+_ADVICE = {
+    "extra_forbidden": "unknown key; remove it or correct its spelling",
+    "missing": "required key is missing; add it",
+    "list_type": "must be a list: write [value], also for a single value",
+}
+_FROM_COMMAND_LINE = (
+    "a string: --config turns numbers, booleans and nested values into strings; "
+    "write a YAML file and pass it with --configfile"
+)
+
+
+def _explain(error: Any) -> str:
+    """One line for one pydantic error: path, what is wrong, the value, what to do."""
+    path = ".".join(str(part) for part in error["loc"] if part not in ("stdlib", "hub"))
+    kind, value = error["type"], error["input"]
+    advice = _ADVICE.get(kind, error["msg"].removeprefix("Value error, "))
+    if isinstance(value, str) and kind.endswith("_type") and kind != "string_type":
+        advice += f" (this is {_FROM_COMMAND_LINE})"
+    shown = "" if kind in ("missing", "value_error") else f" (got {_short(value)})"
+    return f"{path}: {advice}{shown}" if path else advice
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def parse_settings(config: dict[str, Any]) -> Settings:
+    """Validate a configuration mapping.
+
+    Raises:
+        SettingsError: one line per error, each with its path in the configuration.
+    """
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        lines = [_explain(one) for one in error.errors()]
+        raise SettingsError(
+            f"the configuration has {len(lines)} error{'s' * (len(lines) > 1)}:\n  "
+            + "\n  ".join(lines)
+        ) from None
+
+
+def text_settings(text: dict[str, Any]) -> AnyText:
+    """One text's settings from a plain mapping (as a job's parameters hold it)."""
+    return TypeAdapter(TextSettings).validate_python(text)
+
+
+def export_schema() -> str:
+    """The JSON schema of `Settings`, for editors and for workflow/schemas."""
+    return json.dumps(Settings.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def is_local(path: str) -> bool:
+    """Whether a model or data path names a folder here rather than a hub id."""
+    return Path(path).exists() or path.startswith(("resources/", "results/", "/", "./", "../"))

@@ -1,0 +1,25 @@
+"""The `eviction` leaf table."""
+
+from pathlib import Path
+
+from snakemake.script import snakemake
+
+from kvpareto.jobs import job
+from kvpareto.report.aggregate import eviction_table
+from kvpareto.report.tables import write_table
+from kvpareto.settings import StatisticsSettings
+
+p = snakemake.params.p
+
+with job(
+    log_file=snakemake.log[0],
+    script=Path(snakemake.scriptdir) / "eviction_table.py",
+    modules=[],
+    code_hash=snakemake.params.code,
+    inputs=[],
+    threads=1,
+):
+    frame = eviction_table(
+        Path("results/eviction"), p["arms"], StatisticsSettings(**p["statistics"])
+    )
+    write_table(frame, Path(snakemake.output.csv).with_suffix(""))

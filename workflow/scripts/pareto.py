@@ -1,0 +1,30 @@
+"""Pareto figure of one model, text and cap."""
+
+from pathlib import Path
+
+from snakemake.script import snakemake
+
+from kvpareto.jobs import job
+from kvpareto.records import read_parquet
+from kvpareto.report.figures import pareto_figure
+from kvpareto.report.merged import pareto_frame
+from kvpareto.report.style import save_svg
+
+with job(
+    log_file=snakemake.log[0],
+    script=Path(snakemake.scriptdir) / "pareto.py",
+    modules=[],
+    code_hash=snakemake.params.code,
+    inputs=[],
+    threads=1,
+):
+    model, text, cap = (snakemake.wildcards[name] for name in ("model", "text", "cap"))
+    frame = pareto_frame(
+        read_parquet(snakemake.input.eviction),
+        read_parquet(snakemake.input.timing),
+        model,
+        text,
+        int(cap),
+    )
+    figure = pareto_figure(frame, title=f"{model} on {text}, cap {cap}")
+    save_svg(figure, snakemake.output[0])
