@@ -1,31 +1,31 @@
 # The commands of this repository. `make` lists them.
-# Cores for all jobs together: `make report CORES=8`. One model to adopt: `make adopt MODEL=name`.
+# Cores for all jobs together: `make report CORES=8`. Another study: `make report
+# CONFIG=config/full.yaml`. One model to adopt: `make adopt MODEL=name`.
 CORES ?= 2
+CONFIG ?=
 MODEL ?= ref-neox
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 
 BIN := .venv/bin
 READY := .venv/.ready
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+STUDY := $(if $(CONFIG),--configfile $(CONFIG))
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(STUDY)
 # It looks for shfmt, which is installed beside it, on the PATH.
 SNAKEFMT := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt
 
 .DEFAULT_GOAL := help
-.PHONY: help report resume smoke reference adopt test test-slow lint format clean
+.PHONY: help report resume reference adopt test lint format schema clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 report: $(READY) ## run whatever is missing or out of date, then write reports/report.html
 	$(SNAKEMAKE)
-	$(BIN)/snakemake --report reports/report.html
+	$(BIN)/snakemake $(STUDY) --report reports/report.html
 
 resume: $(READY) ## the same after a run was killed: a killed run leaves its lock behind
 	$(BIN)/snakemake --unlock
 	$(MAKE) report
-
-smoke: $(READY) ## run the small study of config/smoke.yaml, to see that everything works
-	$(SNAKEMAKE) --configfile config/smoke.yaml
 
 reference: $(READY) ## train the reference models from raw text, into results/reference (hours)
 	$(SNAKEMAKE) reference_models
@@ -37,11 +37,8 @@ adopt: ## make a trained reference model (MODEL=ref-neox) the one that ships, in
 	mkdir -p resources/models/$(MODEL)
 	cp -R results/reference/$(MODEL)/model/. resources/models/$(MODEL)/
 
-test: lint ## check style and types, then run the fast tests
-	$(BIN)/pytest -n 2 -m "not slow"
-
-test-slow: $(READY) ## run the tests that take more than a few seconds
-	$(BIN)/pytest -n 2 -m slow
+test: lint ## check style and types, then run all tests
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(READY) ## check style, types and workflow; change nothing
 	$(BIN)/ruff check .
@@ -54,6 +51,10 @@ format: $(READY) ## bring code and workflow into the one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(SNAKEFMT) Snakefile rules
+
+schema: $(READY) ## export the JSON schema of the configuration after a change of the settings
+	$(BIN)/python -c 'from kvpareto.settings import export_schema; print(export_schema(), end="")' \
+	  > workflow/schemas/config.schema.json
 
 clean: ## remove what was generated, except .venv and the trained models in results/reference
 	find results -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +

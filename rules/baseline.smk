@@ -7,17 +7,17 @@ rule baseline_time:
         ids=ids_of,
         model=model_files,
     output:
-        time="results/baselines/{model}-{text}_time/time.json",
-        provenance="results/baselines/{model}-{text}_time/provenance.json",
+        time="results/baselines/{model}/{text}/time.json",
+        provenance="results/baselines/{model}/{text}/provenance.json",
     log:
         "results/logs/baseline_time/{model}-{text}.log",
     conda:
         "../envs/kvpareto.yaml"
+    threads: 999
     params:
         p=baseline_time_params,
         code=code("baseline_time.py", *policy_modules("start_recent")),
         env=ENVIRONMENT,
-    threads: 999
     script:
         "../workflow/scripts/baseline_time.py"
 

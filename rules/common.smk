@@ -1,8 +1,16 @@
 # The only file with functions: settings, arms, paths, and what the rules' params are made of.
 
+import re
 from pathlib import Path
 
-from kvpareto.eviction.arms import baseline, caps_of, score_from, study_arms, yardstick
+from kvpareto.eviction.arms import (
+    baseline,
+    caps_of,
+    score_from,
+    study_arms,
+    timing_yardstick,
+    yardstick,
+)
 from kvpareto.provenance import codehash, environment
 from kvpareto.settings import SettingsError, is_local, parse_settings
 
@@ -20,8 +28,8 @@ ENVIRONMENT = environment()
 
 
 wildcard_constraints:
-    model="[a-z0-9][a-z0-9.-]*",
-    text="[a-z0-9][a-z0-9.-]*",
+    model="|".join(map(re.escape, {**SETTINGS.models, **SETTINGS.reference})),
+    text="|".join(map(re.escape, SETTINGS.texts)),
     policy="[a-z][a-z0-9_]*",
     setting="[A-Za-z0-9.-]+",
 
@@ -115,14 +123,12 @@ def timing_params(wildcards):
     mine = [
         arm
         for arm in ARMS
-        if (arm.model, arm.text, arm.policy)
-        == (wildcards.model, wildcards.text, wildcards.policy)
+        if (arm.model, arm.text, arm.policy) == (wildcards.model, wildcards.text, wildcards.policy)
     ]
     return {
         "policy": wildcards.policy,
         "arms": [
-            {"setting": arm.setting, "yardstick": yardstick(arm, SETTINGS).setting}
-            for arm in mine
+            {"setting": arm.setting, "yardstick": timing_yardstick(arm, SETTINGS).setting} for arm in mine
         ],
         "model": model_settings(wildcards),
         "score_start": score_from(SETTINGS),
@@ -142,9 +148,7 @@ def baseline_arms(wildcards):
 
 def baseline_time_params(wildcards):
     return {
-        "caps": {
-            arm.cap: yardstick(arm, SETTINGS).setting for arm in baseline_arms(wildcards)
-        },
+        "caps": {arm.cap: timing_yardstick(arm, SETTINGS).setting for arm in baseline_arms(wildcards)},
         "runs": SETTINGS.baseline.runs,
         "tokens_per_run": SETTINGS.baseline.tokens_per_run,
         "model": model_settings(wildcards),
@@ -169,9 +173,7 @@ def arm_references():
     for arm in ARMS:
         reference = yardstick(arm, SETTINGS)
         base = baseline(arm.model, arm.text, reference.cap)
-        rows.append(
-            {"path": arm.path, "yardstick": reference.path, "baseline": base.path}
-        )
+        rows.append({"path": arm.path, "yardstick": reference.path, "baseline": base.path})
     return rows
 
 
@@ -181,7 +183,7 @@ def run_folders():
         *(f"results/eviction/{arm.path}" for arm in ARMS),
         *("results/timing/{}/{}/{}".format(*timed) for timed in timed_policies()),
         *(
-            f"results/baselines/{model}-{text}_time"
+            f"results/baselines/{model}/{text}"
             for model, text in pairs()
             if text in timed_texts()
         ),
@@ -190,8 +192,4 @@ def run_folders():
 
 def figure_caps():
     """All (model, text, cap) with a Pareto figure."""
-    return [
-        (model, text, cap)
-        for model, text in pairs()
-        for cap in caps_of(SETTINGS, model, text)
-    ]
+    return [(model, text, cap) for model, text in pairs() for cap in caps_of(SETTINGS, model, text)]

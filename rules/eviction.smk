@@ -15,11 +15,11 @@ rule evict_quality:
         "results/logs/evict_quality/{model}/{text}/{policy}/{setting}.log",
     conda:
         "../envs/kvpareto.yaml"
+    threads: 1
     params:
         p=arm_params,
         code=lambda wildcards: code("evict_quality.py", *run_modules(wildcards)),
         env=ENVIRONMENT,
-    threads: 1
     script:
         "../workflow/scripts/evict_quality.py"
 
@@ -36,12 +36,12 @@ rule evict_time:
         "results/logs/evict_time/{model}/{text}/{policy}.log",
     conda:
         "../envs/kvpareto.yaml"
+    # More threads than any machine has: scaled down to all cores, so nothing runs beside it.
+    threads: 999
     params:
         p=timing_params,
         code=lambda wildcards: code("evict_time.py", *timing_modules(wildcards)),
         env=ENVIRONMENT,
-    # More threads than any machine has: scaled down to all cores, so nothing runs beside it.
-    threads: 999
     script:
         "../workflow/scripts/evict_time.py"
 

@@ -11,11 +11,11 @@ rule train_reference:
         "results/logs/train_reference/{model}.log",
     conda:
         "../envs/kvpareto.yaml"
+    threads: 999
     params:
         p=lambda wildcards: SETTINGS.reference[wildcards.model].model_dump(),
         code=code("train_reference.py"),
         env=ENVIRONMENT,
-    threads: 999
     script:
         "../workflow/scripts/train_reference.py"
 

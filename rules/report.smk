@@ -79,9 +79,7 @@ rule leaves:
         "results/tables/eviction.csv",
         "results/tables/timing.csv",
         "results/tables/provenance.csv",
-        [
-            "results/figures/pareto/{}/{}/cap{}.svg".format(*one)
-            for one in figure_caps()
-        ],
+        "results/tables/texts.csv",
+        ["results/figures/pareto/{}/{}/cap{}.svg".format(*one) for one in figure_caps()],
         ["results/figures/period/{}/{}.svg".format(*pair) for pair in pairs()],
         ["results/figures/attended/{}/{}.svg".format(*pair) for pair in pairs()],

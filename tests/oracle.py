@@ -1,8 +1,9 @@
 """The public oracle: streaming decode with raw keys and positions in the cache, the slow plain way.
 
 Independent of the package's caches, rotation and block evaluation. Position 0 makes RoPE the
-identity, so the model runs with all positions 0 and the cache holds raw keys; the attention function
-rotates them, at every step, for the places where they stand now, with the model's own tables.
+identity, so the model runs with all positions 0 and the cache holds raw keys; the attention
+function rotates them, at every step, for the places where they stand now, with the model's own
+tables.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ AttentionInterface.register("oracle", _attention)
 
 @torch.inference_mode()
 def oracle_logits(model: PreTrainedModel, ids: torch.Tensor, keep: Keep) -> torch.Tensor:
-    """Logits after every token of `ids` [batch, tokens], one token at a time: [batch, tokens, vocab]."""
+    """Logits after every token of `ids`, fed one at a time: [batch, tokens, vocab]."""
     rotary = next(m for name, m in model.named_modules() if name.endswith("rotary_emb"))
     positions = torch.arange(ids.shape[1] + 1)[None]
     tables = rotary(torch.zeros(1, 1, 1), positions)

@@ -119,7 +119,9 @@ class BaselineSettings(Strict):
 class TimingSettings(Strict):
     """Paired timing against the yardstick arm (strict start_recent, same cap) in one process."""
 
-    texts: list[Name] = Field([], description="texts to time on; time depends on lengths, not words")
+    texts: list[Name] = Field(
+        [], description="texts to time on; time depends on lengths, not words"
+    )
     layouts: list[Literal["compact", "soft_ring"]] = Field(["compact"], min_length=1)
     yardstick_sinks: NonNegativeInt = 4
     blocks: PositiveInt = Field(8, ge=6, description="alternating pairs of blocks")

@@ -17,6 +17,7 @@ LEVELS = (
     ("models", "report"),
     ("text", "cache", "claims"),
     ("attention", "eviction"),
+    ("jobs",),
     ("settings", "provenance"),
     ("records",),
 )

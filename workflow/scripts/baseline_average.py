@@ -3,8 +3,6 @@
 from pathlib import Path
 from statistics import fmean, stdev
 
-from snakemake.script import snakemake
-
 from kvpareto.jobs import job
 from kvpareto.records import read_json, write_json
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from snakemake.script import snakemake
 
 from kvpareto.jobs import job
 from kvpareto.measure.timing import time_baseline
@@ -30,9 +29,7 @@ with job(
     ids = load_ids(snakemake.input.ids)
     statistics = StatisticsSettings(**p["statistics"])
     times = {
-        cap: time_baseline(
-            model, ids, cap, setting, p["runs"], p["tokens_per_run"], statistics
-        )
+        cap: time_baseline(model, ids, cap, setting, p["runs"], p["tokens_per_run"], statistics)
         for cap, setting in p["caps"].items()
     }
     write_json(snakemake.output.time, times)

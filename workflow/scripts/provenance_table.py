@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from snakemake.script import snakemake
-
 from kvpareto.jobs import job
 from kvpareto.report.aggregate import provenance_table
 from kvpareto.report.tables import write_table

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from snakemake.script import snakemake
 
 from kvpareto.jobs import job
 from kvpareto.measure.card import make_card

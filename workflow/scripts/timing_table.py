@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from snakemake.script import snakemake
-
 from kvpareto.jobs import job
 from kvpareto.records import read_parquet
 from kvpareto.report.aggregate import assert_no_overlap, timing_table

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from snakemake.script import snakemake
-
 from kvpareto.jobs import job
 from kvpareto.models.load import load_tokenizer, read_card
 from kvpareto.records import write_json

@@ -1,7 +1,7 @@
 """What every cache layer of this project shares: slot buffers in which index is position.
 
-A layer is passed to a model as part of `past_key_values`; no model code is changed. The entries of a
-layer stand in slots start..end-1, oldest first, and the key in slot i is rotated for position i.
+A layer is passed to a model as part of `past_key_values`; no model code is changed. The entries of
+a layer stand in slots start..end-1, oldest first, and the key in slot i is rotated for position i.
 Attention under RoPE depends on differences of positions only, so it does not matter where `start`
 is: entries have the positions 0, 1, 2, ... *in the cache*, up to a common shift.
 """
@@ -32,7 +32,7 @@ class SlotLayer(CacheLayerMixin):
         Args:
             slots: entries to make room for; the layer grows when they do not suffice.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rotary = rotary
         self.slots = slots
         self.start = self.end = 0

@@ -10,8 +10,8 @@ from kvpareto.cache.slots import SlotLayer
 class SoftRingLayer(SlotLayer):
     """Kept entries older than the last evicted one move up against the newer ones, which stay.
 
-    For sinks and a recent window that moves only the sinks. Positions grow until the buffer is full;
-    then everything moves to its front, once per wrap.
+    For sinks and a recent window that moves only the sinks. Positions grow until the buffer is
+    full; then everything moves to its front, once per wrap.
     """
 
     def evict(self, keep: torch.Tensor) -> None:

@@ -1,7 +1,7 @@
 """From the matrices in the configuration to single arms with stable ids.
 
-An arm is model x text x policy x setting. Its setting is the dict of everything that defines it; the
-setting id is `readable-hash8` of that dict, and the dict itself lies beside every result.
+An arm is model x text x policy x setting. Its setting is the dict of everything that defines it;
+the setting id is `readable-hash8` of that dict, and the dict itself lies beside every result.
 """
 
 from __future__ import annotations
@@ -79,13 +79,22 @@ def setting_id(policy: str, setting: dict[str, Any]) -> str:
 
 
 def yardstick(arm: Arm, settings: Settings) -> Arm:
-    """Strict start_recent at the arm's cap: what its quality and its time are compared with.
+    """Strict start_recent at the arm's cap and meaning of the cap: what its quality is held against.
 
-    An arm without a cap is compared at the largest cap, one without a bound (`cap_on: none`) with
-    the yardstick that the sources' meaning of the cap gives.
+    An arm without a cap is compared at the largest cap; one that has no such meaning (recompute,
+    `full`, cap_on none) with the yardstick that the sources' meaning of the cap gives.
     """
     cap = arm.cap or max(caps_of(settings, arm.model, arm.text))
-    cap_on = arm.cap_on if arm.cap_on in ("post_prune", "peak") else "post_prune"
+    peak = arm.cap_on == "peak" and arm.policy != "recompute"
+    return _strict(arm, cap, "peak" if peak else "post_prune", settings)
+
+
+def timing_yardstick(arm: Arm, settings: Settings) -> Arm:
+    """The one strict arm per cap that every timing at that cap is paired with."""
+    return _strict(arm, yardstick(arm, settings).setting["cap"], "post_prune", settings)
+
+
+def _strict(arm: Arm, cap: int, cap_on: CapOn, settings: Settings) -> Arm:
     setting = {"cap": cap, "cap_on": cap_on, "sinks": settings.timing.yardstick_sinks}
     return Arm(arm.model, arm.text, YARDSTICK, setting)
 
@@ -138,10 +147,9 @@ def study_arms(settings: Settings) -> list[Arm]:
     if problems:
         raise SettingsError("the configuration has impossible arms:\n  " + "\n  ".join(problems))
     for arm in list(arms.values()):
-        reference = yardstick(arm, settings)
-        base = baseline(arm.model, arm.text, reference.setting["cap"])
-        arms.setdefault(reference.path, reference)
-        arms.setdefault(base.path, base)
+        base = baseline(arm.model, arm.text, yardstick(arm, settings).setting["cap"])
+        for needed in (base, yardstick(base, settings), yardstick(arm, settings)):
+            arms.setdefault(needed.path, needed)
     return [arms[path] for path in sorted(arms)]
 
 

@@ -25,7 +25,8 @@ class Trajectory:
     @property
     def kept(self) -> np.ndarray:
         """[steps], entries left after the step."""
-        return self.attended - self.dropped
+        kept: np.ndarray = self.attended - self.dropped
+        return kept
 
     @property
     def post_prune(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kvpareto.eviction.autocap import build_policy
-from kvpareto.measure.stream import stream_nll
+from kvpareto.measure.nll import stream_nll
 from kvpareto.models.ability import first_token_mass, held_out_nll, needle_accuracy
 from kvpareto.models.reference import TrainingText, encode_documents
 from kvpareto.provenance import environment, machine

@@ -26,7 +26,7 @@ def peak_allocation(step: Callable[[], object], steps: int) -> int:
         for _ in range(steps):
             step()
     held = peak = 0
-    events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = recorded.profiler.kineto_results.events()
     for event in sorted(events, key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
             held += event.nbytes()

@@ -15,7 +15,7 @@ from kvpareto.eviction.arms import policy_of, setting_id
 from kvpareto.eviction.policy import EvictionPolicy
 from kvpareto.eviction.trajectory import Trajectory
 from kvpareto.jobs import progress
-from kvpareto.measure.stream import recompute_nll, stream_nll, thinned
+from kvpareto.measure.nll import recompute_nll, stream_nll, thinned
 from kvpareto.models import families
 from kvpareto.records import write_json, write_parquet
 
@@ -108,7 +108,9 @@ def _figures(
         "mean_attended_len": lengths.mean_attended,
         "peak_attended_len": lengths.peak_attended,
         "extrapolating": lengths.peak_attended > context,
-        "semantics": f"{keeps}-{lengths.digest}" if same else setting_id(arm["policy"], arm["setting"]),
+        "semantics": f"{keeps}-{lengths.digest}"
+        if same
+        else setting_id(arm["policy"], arm["setting"]),
         "scored_tokens": len(tokens),
         "ppl": float(np.exp(tokens["nll_nats"].to_numpy(np.float64).mean())),
     }

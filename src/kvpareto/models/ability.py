@@ -10,19 +10,19 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kvpareto.models.reference import TrainingText, encode_documents
-from kvpareto.text.corpora import stdlib_held_out
+from kvpareto.text.corpora import Part, stdlib_held_out
 from kvpareto.text.tasks import needle
 
+_QUICK_LOOK: tuple[tuple[Part, str], ...] = (("code", "argparse"), ("prose", "turtle"))
 
-def quick_look(
-    text: TrainingText, context: int
-) -> Callable[[PreTrainedModel], dict[str, float]]:
+
+def quick_look(text: TrainingText, context: int) -> Callable[[PreTrainedModel], dict[str, float]]:
     """Figures for the training curve: held-out perplexity of code and prose, needle accuracy."""
     code, prose = (
         encode_documents(
             text.tokenizer, [document.text for document in stdlib_held_out(part, [module])]
         )
-        for part, module in (("code", "argparse"), ("prose", "turtle"))
+        for part, module in _QUICK_LOOK
     )
 
     def look(model: PreTrainedModel) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import PreTrainedModel
 
 from kvpareto.attention.rope import Rotary
@@ -35,9 +36,10 @@ def rotary(model: PreTrainedModel) -> Rotary:
     kind = module.rope_type
     if kind in ("dynamic", "longrope"):
         raise UnsupportedModelError(
-            f"rope type {kind!r} changes its frequencies with the length; cached keys cannot be moved"
+            f"rope type {kind!r} changes its frequencies with the length: cached keys cannot move"
         )
-    return Rotary(module.inv_freq.detach())
+    inv_freq: torch.Tensor = module.inv_freq  # type: ignore[assignment]
+    return Rotary(inv_freq.detach())
 
 
 def layer_count(model: PreTrainedModel) -> int:

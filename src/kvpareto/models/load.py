@@ -81,7 +81,9 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
     except (OSError, ValueError, SafetensorError) as error:
         at = "" if settings.revision is None else f" at revision {settings.revision}"
         raise ModelError(f"cannot load model {settings.path!r}{at}: {error}") from error
-    return model.to(settings.device).eval()  # type: ignore[arg-type]
+    model.to(settings.device)  # type: ignore[arg-type]
+    model.eval()
+    return model
 
 
 def load_tokenizer(settings: ModelSettings) -> Any:

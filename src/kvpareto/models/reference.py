@@ -57,7 +57,7 @@ class TrainingText:
     tokenizer: Tokenizer
 
     def __post_init__(self) -> None:
-        self.bos = self.tokenizer.token_to_id(BOS)
+        self.bos: int = self.tokenizer.token_to_id(BOS)  # type: ignore[assignment]
         self.line_ends = frozenset(
             token for text, token in self.tokenizer.get_vocab().items() if text.endswith("Ċ")
         )
@@ -89,9 +89,7 @@ class TrainingText:
 
 def prepare_text(settings: ReferenceSettings) -> TrainingText:
     """Train the tokenizer on the training corpora and encode them with it."""
-    parts = [
-        [document.text for document in stdlib_training(part)] for part in ("code", "prose")
-    ]
+    parts = [[document.text for document in stdlib_training(part)] for part in ("code", "prose")]
     tokenizer = train_tokenizer(itertools.chain(*parts), settings.vocab_size)
     streams = [encode_documents(tokenizer, texts) for texts in parts]
     log.info("training text: %s tokens of code and prose", [len(stream) for stream in streams])
@@ -101,7 +99,10 @@ def prepare_text(settings: ReferenceSettings) -> TrainingText:
 def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """All documents as one stream of ids, each followed by EOS."""
     eos = tokenizer.token_to_id(EOS)
-    parts = [np.array([*encoding.ids, eos]) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    parts = [
+        np.array([*encoding.ids, eos])
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
     return np.concatenate(parts).astype(np.int32)
 
 
@@ -114,7 +115,8 @@ def learning_rate(settings: ReferenceSettings, step: int) -> float:
 
 def optimizers(model: nn.Module, settings: ReferenceSettings) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for embeddings, output layer, norms and biases."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
         (matrices if hidden else others).append(parameter)

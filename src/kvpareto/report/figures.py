@@ -71,7 +71,7 @@ def pareto_figure(arms: pd.DataFrame, *, title: str) -> Figure:
     notes = _missing_note(missing["policy"] + " " + missing["name"], missing)
     with theme():
         figure = Figure(figsize=(12.8, 7.4))
-        axes = figure.add_axes((0.08, 0.135, 0.665, 0.80))
+        axes = figure.add_axes((0.095, 0.135, 0.65, 0.80))
         axes.set_title(title, loc="left", weight="bold")
         if shown.empty:
             return _empty(figure, axes, notes)

@@ -133,7 +133,6 @@ def _crosses(leader: Floats, taken: Floats, centre: Floats) -> bool:
 
 
 def _overlaps(box: Floats, boxes: Floats) -> NDArray[np.bool_]:
-    """Which of `boxes` [boxes, 4] overlap `box`, all as x0, y0, x1, y1."""
-    lower, upper = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    inside: NDArray[np.bool_] = lower < upper
-    return inside[:, 0] & inside[:, 1]
+    """Which of `boxes` [boxes, 4] overlap `box`, all as x0, y0, x1, y1; a line is a flat box."""
+    apart = (box[:2] >= boxes[:, 2:]) | (boxes[:, :2] >= box[2:])
+    return ~(apart[:, 0] | apart[:, 1])

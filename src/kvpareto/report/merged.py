@@ -30,10 +30,10 @@ def pareto_frame(
 ) -> pd.DataFrame:
     """Quality and time of every arm at one cap, and of the arms without a cap.
 
-    Times were taken by different jobs on a machine whose speed drifts, so they are put on one scale:
-    an arm's ratio to the yardstick times the yardstick's median over all jobs at this cap (columns
-    tpot_ms, tpot_ms_lo, tpot_ms_hi). A text that was not timed borrows the times of one that was:
-    lengths are the same, and time depends on nothing else.
+    Times were taken by different jobs on a machine whose speed drifts, so they are put on one
+    scale: an arm's ratio to the yardstick times the yardstick's median over all jobs at this cap
+    (columns tpot_ms, tpot_ms_lo, tpot_ms_hi). A text that was not timed borrows the times of one
+    that was: lengths are the same, and time depends on nothing else.
     """
     arms = eviction[(eviction["model"] == model) & (eviction["text"] == text)]
     arms = arms[(arms["cap"] == cap) | arms["cap"].isna()]

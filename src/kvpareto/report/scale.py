@@ -59,8 +59,11 @@ class Scale:
         room = max(most - least, 0.1)
         start = max(min(lowest, least), least - room / 2) - 0.07 * room
         stop = min(max(highest, most), most + room / 2) + 0.07 * room
+        if squeezed:
+            # The nearest of the far-off points lies beyond the limit, however wide the rest is.
+            stop = min(stop, (most + _base(points[~near].min(), logarithmic)) / 2)
         low, limit = (float(np.exp(end)) if logarithmic else float(end) for end in (start, stop))
-        farthest = float(points.max())
+        farthest = float(np.minimum(above, 1.5 * points).max())
         high = farthest * (farthest / limit) ** 0.2 if squeezed else limit
         return cls(low, limit, high, logarithmic)
 

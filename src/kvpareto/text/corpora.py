@@ -138,7 +138,7 @@ def stdlib_held_out(part: Part, modules: Sequence[str]) -> list[Document]:
     for module in modules:
         if module not in HELD_OUT:
             raise TextError(
-                f"document {module!r} is not held out of training; choose from {', '.join(HELD_OUT)}"
+                f"document {module!r} is not held out of training; take from {', '.join(HELD_OUT)}"
             )
         if module not in sources:
             raise TextError(f"this Python's standard library has no source of module {module!r}")

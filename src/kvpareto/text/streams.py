@@ -73,7 +73,7 @@ def load_ids(path: str | Path) -> torch.Tensor:
 def describe(
     documents: Sequence[Document], card: dict[str, Any] | None, part: str | None
 ) -> list[dict[str, Any]]:
-    """What goes into documents.json: name and digest of each document, and whether it is `as_on_card`.
+    """Name and digest of each document, and whether it is the one on the model's card.
 
     Another Python has another standard library, so its text is another text: the numbers are then
     measured honestly, but on other words than those that the model's card was written with.

@@ -1,0 +1,107 @@
+"""What the columns of the leaf tables mean: kind, unit and one line of explanation each."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["text", "code", "flag", "status", "count", "bytes", "number", "percent"]
+
+
+class Column(NamedTuple):
+    """How a column is shown.
+
+    Attributes:
+        kind: `number` is rounded to `digits` significant digits, `percent` is signed and rounded
+            to two decimals, `count` is whole, `code` is set in a fixed-width font.
+        meaning: one line for the tooltip and the legend.
+        unit: shown below the column's name.
+        digits: significant digits of a `number`.
+    """
+
+    kind: Kind
+    meaning: str = ""
+    unit: str = ""
+    digits: int = 4
+
+
+def _ms(meaning: str) -> Column:
+    return Column("number", meaning, "ms", 3)
+
+
+def _ratio(meaning: str) -> Column:
+    return Column("number", meaning, "ratio", 3)
+
+
+def _bytes(meaning: str) -> Column:
+    return Column("bytes", meaning, "bytes")
+
+
+COLUMNS: dict[str, Column] = {
+    # who
+    "model": Column("text", "model, as named in the configuration"),
+    "text": Column("text", "text, as named in the configuration"),
+    "task": Column("text", "task, as named in the configuration"),
+    "policy": Column("text", "eviction policy"),
+    "strategy": Column("text", "which tokens of reused chunks are computed anew"),
+    "arm": Column("text", "what is compared"),
+    "setting": Column("code", "id of the full setting: readable part, then hash"),
+    "alias_of": Column("code", "another arm that keeps the same entries at every step, if any"),
+    "layout": Column("text", "how the cache carries an eviction out"),
+    "engine": Column("text", "decode engine"),
+    "backend": Column("text", "attention backend"),
+    "status": Column("status", "ok, or why there is no number"),
+    "why": Column("text", "the reason in words"),
+    "machine": Column("text", "machine that the times are of"),
+    # budget
+    "cap": Column("count", "total budget of the cache, per layer", "entries"),
+    "cap_on": Column("text", "which length the cap bounds: after a prune, at its peak, or none"),
+    "post_prune_len": Column("count", "entries kept right after a prune", "entries"),
+    "mean_attended_len": Column("number", "mean attended length, current token included", "keys"),
+    "peak_attended_len": Column("count", "longest attended length, current token included", "keys"),
+    "extrapolating": Column("flag", "whether positions pass the model's trained length"),
+    # quality
+    "scored_tokens": Column("count", "tokens that the perplexity is over"),
+    "ppl": Column("number", "perplexity: exp of the mean negative log-likelihood in nats"),
+    "ppl_delta_pct": Column("percent", "perplexity against recompute, on the same tokens", "%"),
+    "ppl_delta_strict_pct": Column(
+        "percent", "perplexity against strict streaming at the same cap, on the same tokens", "%"
+    ),
+    # time
+    "tpot_ms_p50": _ms("time per output token, median"),
+    "tpot_ms_p95": _ms("time per output token, 95th percentile"),
+    "tpot_ms_p99": _ms("time per output token, 99th percentile"),
+    "tpot_ms_max": _ms("time per output token, slowest token"),
+    "tpot_ms_mean": _ms("time per output token, mean"),
+    "tpot_ratio": _ratio("time per token over the yardstick's, paired in one process; <1: faster"),
+    "speedup_vs_recompute": _ratio("recompute's time per token over this arm's"),
+    "prune_ms_p50": _ms("median time of the steps that evict"),
+    "plain_ms_p50": _ms("median time of the steps that do not evict"),
+    "yardstick_ms": _ms("the yardstick's median time per token beside this arm"),
+    "ttft_ms": _ms("time to first token: prefill and the first token"),
+    "prefill_ms": _ms("time of the prefill"),
+    "total_ms": _ms("time of the whole run"),
+    "timed_tokens": Column("count", "tokens that were timed"),
+    "timed_on": Column("text", "text that the times were taken on"),
+    "kv_bytes": _bytes("keys and values held, from the shapes"),
+    "peak_extra_bytes": _bytes("largest memory beyond weights and cache"),
+    # provenance
+    "path": Column("code", "folder or file of the result"),
+    "code_hash": Column("code", "hash of the script and every module it imports"),
+    "data_hash": Column("code", "hash of the inputs"),
+    "env_hash": Column("code", "hash of Python and library versions and the device"),
+    "commit": Column("code", "commit that was checked out"),
+    "dirty": Column("flag", "whether files differed from the commit"),
+    "started_at": Column("text", "start, UTC"),
+    "made_at": Column("text", "end, UTC"),
+    "exclusive": Column("flag", "whether the job ran alone: every timing job must"),
+    # claims
+    "id": Column("code", "name of the claim"),
+    "source": Column("text", "document that makes the claim"),
+    "verdict": Column("status", "by rule, from interval and margin"),
+    "metric": Column("text", "what is compared"),
+    "estimate": Column("number", "the estimate"),
+    "margin": Column("number", "difference that counts, fixed before looking", "", 3),
+    "use": Column("text", "what the setting is recommended for"),
+    "rule": Column("text", "the rule that picked it"),
+}
+"""By name; a column of one name means the same in every table."""

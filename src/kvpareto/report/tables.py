@@ -1,0 +1,236 @@
+"""Leaf tables as CSV, parquet and one readable HTML page each."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kvpareto.records import write_csv, write_parquet, write_text
+from kvpareto.report.columns import COLUMNS, Column, Kind
+
+MISSING = "\N{EN DASH}"
+
+_GOOD, _BAD, _OPEN = "good", "bad", "open"
+_TONES = {
+    "ok": _GOOD,
+    "reproduced": _GOOD,
+    "contradicted": _BAD,
+    "invalid": _BAD,
+    "oom": _BAD,
+    "timeout": _BAD,
+}
+
+_STYLE = """
+body { font: 14px/1.45 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #222;
+  background: #fff; margin: 1.2em; }
+h1 { font-size: 1.3em; margin: 0 0 .2em; }
+p { max-width: 62em; margin: .2em 0 1em; color: #444; }
+table { border-collapse: separate; border-spacing: 0; font-size: 13px; }
+th, td { padding: .3em .6em; border-bottom: 1px solid #e4e4e4; text-align: left;
+  vertical-align: top; }
+td { max-width: 26em; overflow-wrap: anywhere; }
+thead th { position: sticky; top: 0; background: #f2f4f7; border-bottom: 2px solid #b9c0ca;
+  vertical-align: bottom; }
+th button { all: unset; cursor: pointer; font-weight: 600; text-decoration: underline dotted
+  #9aa3af; text-underline-offset: 3px; }
+th button:focus-visible { outline: 2px solid #0173b2; }
+th[aria-sort=ascending] button::after { content: " \\25B2"; }
+th[aria-sort=descending] button::after { content: " \\25BC"; }
+.unit { display: block; font-weight: 400; color: #666; }
+.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.short { white-space: nowrap; }
+.ci { color: #666; }
+.code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px; }
+.good { background: #dcf2e3; } .bad { background: #fbdcd6; } .open { background: #fdf1d0; }
+tbody tr:hover td { box-shadow: inset 0 0 0 99em rgba(1, 115, 178, .06); }
+dl { display: grid; grid-template-columns: max-content auto; gap: .15em 1em; max-width: 62em;
+  font-size: 13px; }
+dt { font-weight: 600; } dd { margin: 0; color: #444; }
+"""
+
+_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) button.onclick = () => {
+  const head = button.parentElement, column = head.cellIndex;
+  const up = head.getAttribute("aria-sort") !== "ascending";
+  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", up ? "ascending" : "descending");
+  const body = document.querySelector("tbody"), key = row => row.cells[column].dataset.key;
+  const compare = (a, b) => head.classList.contains("num") ? a - b : a.localeCompare(b);
+  body.append(...[...body.rows].sort((one, two) => {
+    const a = key(one), b = key(two);
+    if (a === "" || b === "") return (a === "") - (b === "");
+    return up ? compare(a, b) : compare(b, a);
+  }));
+};
+"""
+
+
+def write_table(
+    frame: pd.DataFrame, stem: str | Path, *, title: str = "", caption: str = ""
+) -> None:
+    """Write `<stem>.csv`, `<stem>.parquet` and `<stem>.html`.
+
+    Args:
+        frame: the rows; its index is not written.
+        stem: path without suffix, for example results/tables/eviction.
+        title: heading of the page; the file's name if empty.
+        caption: a sentence or two below the heading.
+    """
+    write_csv(f"{stem}.csv", frame)
+    write_parquet(f"{stem}.parquet", frame)
+    write_text(f"{stem}.html", html_table(frame, title=title or Path(stem).name, caption=caption))
+
+
+def html_table(
+    frame: pd.DataFrame,
+    *,
+    title: str,
+    caption: str = "",
+    columns: Mapping[str, Column] | None = None,
+) -> str:
+    """One self-contained page with the rows of `frame`, sorted by a click on a heading.
+
+    Bounds stand in their estimate's cell: `x_lo` and `x_hi` with `x` or `x_pct`, `lo` and `hi`
+    with `value` or `estimate`. Numbers are rounded for reading; the CSV beside has the digits.
+
+    Args:
+        frame: the rows.
+        title: heading.
+        caption: a sentence or two below it.
+        columns: kind, unit and meaning of columns, in addition to those of the leaf tables.
+    """
+    known = {**COLUMNS, **(columns or {})}
+    bounds = _bounds(list(frame.columns))
+    hidden = {end for ends in bounds.values() for end in ends}
+    shown = {
+        str(name): known.get(name) or Column(_guess(frame[name]))
+        for name in frame.columns
+        if name not in hidden
+    }
+    rows = "\n".join(
+        "<tr>"
+        + "".join(
+            _cell(row[name], [row[end] for end in bounds.get(name, ())], column)
+            for name, column in shown.items()
+        )
+        + "</tr>"
+        for row in frame.to_dict("records")
+    )
+    heads = "".join(_head(name, column) for name, column in shown.items())
+    legend = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(column.meaning)}"
+        f"{f' [{column.unit}]' if column.unit else ''}</dd>"
+        for name, column in shown.items()
+        if column.meaning
+    )
+    how = "Click a heading to sort. " + ("[ ] holds the interval. " if bounds else "")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(caption)} {how}{_count(frame)}</p>\n"
+        f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
+        f"<dl>{legend}</dl>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _bounds(names: list[str]) -> dict[str, tuple[str, str]]:
+    """For each estimate, the names of its lower and upper bound."""
+    pairs = {}
+    for name in names:
+        stem = name.removesuffix("_lo") if name.endswith("_lo") else ""
+        lo, hi = (name, f"{stem}_hi") if stem else ("lo", "hi")
+        estimates = [stem, f"{stem}_pct"] if stem else ["value", "estimate"]
+        if lo == name and hi in names:
+            pairs.update({one: (lo, hi) for one in estimates if one in names})
+    return pairs
+
+
+def _guess(values: pd.Series) -> Kind:
+    """Kind of a column that nobody has described."""
+    if pd.api.types.is_bool_dtype(values):
+        return "flag"
+    if pd.api.types.is_integer_dtype(values):
+        return "count"
+    return "number" if pd.api.types.is_float_dtype(values) else "text"
+
+
+_NUMERIC = ("count", "bytes", "number", "percent")
+
+
+def _head(name: str, column: Column) -> str:
+    numeric = ' class="num"' if column.kind in _NUMERIC else ""
+    # A break may come after each underscore, so that long names do not make wide columns.
+    label = html.escape(name).replace("_", "_<wbr>")
+    unit = f'<span class="unit">{html.escape(column.unit)}</span>' if column.unit else ""
+    tip = html.escape(column.meaning, quote=True)
+    return f'<th scope="col"{numeric} title="{tip}"><button>{label}</button>{unit}</th>'
+
+
+def _cell(value: Any, bounds: list[Any], column: Column) -> str:
+    numeric = column.kind in _NUMERIC
+    css = "num" if numeric else {"code": "code", "text": "", "flag": ""}.get(column.kind, "short")
+    if _missing(value):
+        return f'<td class="{css}" data-key="">{MISSING}</td>'
+    if not numeric or isinstance(value, str):
+        spelt = ("yes" if value else "no") if column.kind == "flag" else str(value)
+        if column.kind == "status":
+            css += " " + _TONES.get(spelt, _OPEN)
+        return f'<td class="{css}" data-key="{html.escape(spelt)}">{html.escape(spelt)}</td>'
+    known = [float(bound) for bound in bounds if not _missing(bound)]
+    text = _spell(float(value), column, known)
+    return f'<td class="{css}" data-key="{float(value):.10g}">{text}</td>'
+
+
+def _spell(value: float, column: Column, bounds: list[float]) -> str:
+    """The number, and its bounds if it has both, all to the same decimal."""
+    if column.kind == "bytes":
+        return _spell_bytes(value)
+    width = abs(bounds[1] - bounds[0]) / 2 if len(bounds) == 2 else 0.0
+    size = max((one for one in (abs(value), width) if math.isfinite(one)), default=0.0)
+    if column.kind == "count":
+        decimals = 0 if value == round(value) else 1
+    elif column.kind == "percent":
+        decimals = 2 if size < 100 else 0
+    else:
+        decimals = column.digits if size == 0 else column.digits - 1 - math.floor(math.log10(size))
+    sign = "+" if column.kind == "percent" else ""
+    decimals = min(max(decimals, 0), 10)
+    text = _fixed(value, decimals, sign)
+    if len(bounds) < 2:
+        return text
+    lo, hi = (_fixed(bound, decimals) for bound in bounds)
+    return f'{text} <span class="ci">[{lo}, {hi}]</span>'
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    if not math.isfinite(value):
+        return f"{value:{sign}}".replace("inf", "\N{INFINITY}").replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, decimals) + 0.0
+    sign = sign if rounded else ""
+    return f"{rounded:{sign},.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _spell_bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:,.0f} B" if unit == "B" else f"{value:,.3g} {unit}"
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == "" or bool(pd.isna(value))
+
+
+def _count(frame: pd.DataFrame) -> str:
+    """How many rows there are, and how many of them failed."""
+    text = f"{len(frame):,} row{'s' * (len(frame) != 1)}"
+    if "status" in frame:
+        failed = int((frame["status"] != "ok").sum())
+        text += f", {failed} without a result" if failed else ", all ok"
+    return text + "."

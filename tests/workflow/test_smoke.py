@@ -1,0 +1,189 @@
+"""The smoke study end to end: complete tables, exact re-runs, and nothing lost under SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+pytestmark = pytest.mark.xdist_group("smoke")
+
+POLICY = "src/kvpareto/eviction/policies/lazy.py"
+
+
+def edited(study, file: str, old: str, new: str):
+    """Change a file of a study for the length of a with block."""
+
+    class Edit:
+        def __enter__(self):
+            self.path = study.folder / file
+            self.before = self.path.read_bytes()
+            text = self.before.decode()
+            assert old in text
+            self.path.write_text(text.replace(old, new))
+
+        def __exit__(self, *_):
+            self.path.write_bytes(self.before)
+
+    return Edit()
+
+
+def test_every_arm_has_its_row_in_every_table(finished):
+    eviction = pd.read_csv(finished.folder / "results/tables/eviction.csv")
+    timing = pd.read_csv(finished.folder / "results/tables/timing.csv")
+    assert set(eviction["policy"]) == {"full", "lazy", "random", "recompute", "start_recent"}
+    assert (eviction["status"] == "ok").all()
+    assert eviction["ppl"].between(1, 2048).all()
+    assert set(timing["setting"]) == set(eviction["setting"])
+    assert (timing["status"] == "ok").all()
+    assert (timing["tpot_ratio_lo"] <= timing["tpot_ratio"]).all()
+    assert (timing["tpot_ratio"] <= timing["tpot_ratio_hi"]).all()
+    own = timing[timing["policy"] == "recompute"]
+    assert (own["speedup_vs_recompute"] == 1).all()
+
+
+def test_lazy_with_period_one_is_found_to_be_an_alias_and_loses_exactly_the_same(finished):
+    eviction = pd.read_csv(finished.folder / "results/tables/eviction.csv")
+    alias = eviction[eviction["alias_of"].notna()]
+    assert len(alias) == 1
+    pair = eviction[eviction["policy"].isin(["start_recent"]) | eviction.index.isin(alias.index)]
+    assert pair["ppl"].nunique() == 1
+
+
+def test_deltas_are_paired_with_the_references_of_the_same_cap(finished):
+    eviction = pd.read_csv(finished.folder / "results/tables/eviction.csv").set_index("policy")
+    assert eviction.loc["recompute", "ppl_delta_pct"] == 0
+    assert eviction.loc["start_recent", "ppl_delta_strict_pct"] == 0
+    assert (
+        eviction.loc["random", "ppl_delta_strict_lo"]
+        < eviction.loc["random", "ppl_delta_strict_hi"]
+    )
+
+
+def test_nothing_is_due_after_a_run(finished):
+    assert not finished.due()
+
+
+def test_touching_everything_runs_nothing(finished):
+    for name in ("src", "workflow", "rules", "config", "resources"):
+        for path in (finished.folder / name).rglob("*"):
+            os.utime(path)
+    os.utime(finished.folder / "config.yaml")
+    assert not finished.due()
+
+
+def test_editing_one_policy_runs_its_arms_and_their_descendants_only(finished):
+    with edited(finished, POLICY, "class Lazy", "# an edit\nclass Lazy"):
+        due = finished.due()
+    lazy = [key for key in due if "policy=lazy" in key[1]]
+    assert {rule for rule, _ in lazy} == {"evict_quality", "evict_time"}
+    assert sum(due[key] for key in lazy if key[0] == "evict_quality") == 2
+    assert sum(due[key] for key in lazy if key[0] == "evict_time") == 1
+    descendants = {"eviction_table", "timing_table", "provenance_table", "pareto", "period",
+                   "attended", "leaves", "all"}  # fmt: skip
+    assert {rule for rule, _ in due if (rule, _) not in lazy} <= descendants
+    assert {"eviction_table", "timing_table", "pareto"} <= {rule for rule, _ in due}
+
+
+def test_editing_a_shared_module_runs_all_that_imports_it(finished):
+    with edited(finished, "src/kvpareto/measure/nll.py", "BLOCK_TOKENS = 128", "BLOCK_TOKENS = 64"):
+        due = finished.due()
+    measured = [key for key in due if key[0] == "evict_quality"]
+    assert sum(due[key] for key in measured) == 5 + 1
+    assert not any(rule == "tokenise" for rule, _ in due)
+
+
+def test_swapping_two_values_of_a_setting_is_noticed(finished):
+    file = finished.folder / "config/smoke.yaml"
+    before = file.read_bytes()
+    config = yaml.safe_load(before)
+    timing = config["timing"]
+    timing["blocks"], timing["tokens_per_block"] = timing["tokens_per_block"], timing["blocks"]
+    file.write_text(yaml.safe_dump(config))
+    try:
+        rules = {rule for rule, _ in finished.due()}
+    finally:
+        file.write_bytes(before)
+    assert {"evict_time", "baseline_time"} <= rules
+    assert "evict_quality" not in rules
+
+
+def test_undeclared_code_stops_the_job(finished):
+    """A policy that imports another one by a computed name would escape the code hash."""
+    smuggled = "import importlib; importlib.import_module('kvpareto.eviction.policies.random')\n"
+    with edited(finished, POLICY, "\n@dataclass", f"\n{smuggled}\n@dataclass"):
+        target = "results/eviction/ref-neox/stdlib-code/lazy"
+        (folder,) = [f for f in (finished.folder / target).iterdir() if "-R16-" in f.name]
+        kept = {file: file.read_bytes() for file in folder.iterdir()}
+        done = finished.run(f"{target}/{folder.name}/summary.json", check=False)
+    for file, content in kept.items():
+        file.write_bytes(content)
+    finished.run("--cleanup-metadata", *(str(f.relative_to(finished.folder)) for f in kept))
+    assert done.returncode != 0
+    assert "kvpareto.eviction.policies.random" in done.stdout + done.stderr
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(finished, new_study):
+    """SIGKILL of the whole process group in mid-run, then the documented way to go on."""
+    study = new_study("killed")
+    process = subprocess.Popen(
+        study.command(),
+        cwd=study.folder,
+        env=study.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    started = time.monotonic()
+    results = study.folder / "results/eviction"
+    while len(list(results.rglob("summary.json"))) < 2:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() - started < 600
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = list(study.folder.joinpath("results").rglob("summary.json"))
+    assert len(left) < 6
+    assert not (study.folder / "results/tables/eviction.csv").exists()
+    study.run("--unlock")
+    study.run()
+    assert study.table("eviction") == finished.table("eviction")
+
+
+@pytest.mark.parametrize(
+    ("overlay", "says"),
+    [
+        ({"eviction": {"core": {"caps": 64}}}, r"eviction\.core\.caps: must be a list"),
+        ({"eviction": {"core": {"capz": [64]}}}, r"eviction\.core\.capz: unknown key"),
+        ({"eviction": {"core": {"arms": [{"policy": "h3o"}]}}}, r"no policy 'h3o'"),
+        ({"eviction": {"core": {"caps": [8], "arms": [{"policy": "lazy", "sinks": [32]}]}}},
+         r"cap 8 on post_prune leaves no recent window"),
+        ({"models": {"ref-neox": {"path": "resources/models/none"}}}, r"there is no model in"),
+    ],
+)  # fmt: skip
+def test_a_wrong_config_stops_before_any_job(finished, tmp_path, overlay, says):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(yaml.safe_dump(overlay))
+    done = finished.run("--dry-run", "--configfile", "config/smoke.yaml", str(file), check=False)
+    assert done.returncode != 0
+    assert re.search(says, done.stdout + done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_damaged_weights_are_refused_by_name(new_study):
+    study = new_study("damaged")
+    weights = study.folder / "resources/models/ref-neox/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    target = "results/baselines/ref-neox/stdlib-code/time.json"
+    done = study.run(target, check=False)
+    assert done.returncode != 0
+    assert "model.safetensors is damaged" in done.stdout + done.stderr
+    assert not (study.folder / target).exists()
