@@ -128,7 +128,8 @@ def timing_params(wildcards):
     return {
         "policy": wildcards.policy,
         "arms": [
-            {"setting": arm.setting, "yardstick": timing_yardstick(arm, SETTINGS).setting} for arm in mine
+            {"setting": arm.setting, "yardstick": timing_yardstick(arm, SETTINGS).setting}
+            for arm in mine
         ],
         "model": model_settings(wildcards),
         "score_start": score_from(SETTINGS),
@@ -148,7 +149,9 @@ def baseline_arms(wildcards):
 
 def baseline_time_params(wildcards):
     return {
-        "caps": {arm.cap: timing_yardstick(arm, SETTINGS).setting for arm in baseline_arms(wildcards)},
+        "caps": {
+            arm.cap: timing_yardstick(arm, SETTINGS).setting for arm in baseline_arms(wildcards)
+        },
         "runs": SETTINGS.baseline.runs,
         "tokens_per_run": SETTINGS.baseline.tokens_per_run,
         "model": model_settings(wildcards),
@@ -182,11 +185,7 @@ def run_folders():
     return [
         *(f"results/eviction/{arm.path}" for arm in ARMS),
         *("results/timing/{}/{}/{}".format(*timed) for timed in timed_policies()),
-        *(
-            f"results/baselines/{model}/{text}"
-            for model, text in pairs()
-            if text in timed_texts()
-        ),
+        *(f"results/baselines/{model}/{text}" for model, text in pairs() if text in timed_texts()),
     ]
 
 

@@ -79,10 +79,10 @@ def setting_id(policy: str, setting: dict[str, Any]) -> str:
 
 
 def yardstick(arm: Arm, settings: Settings) -> Arm:
-    """Strict start_recent at the arm's cap and meaning of the cap: what its quality is held against.
+    """Strict start_recent at the arm's cap: what its quality is held against.
 
-    An arm without a cap is compared at the largest cap; one that has no such meaning (recompute,
-    `full`, cap_on none) with the yardstick that the sources' meaning of the cap gives.
+    The cap means the same to both where it can. An arm without a cap is compared at the largest
+    one; recompute, `full` and cap_on none with the sources' meaning, post_prune.
     """
     cap = arm.cap or max(caps_of(settings, arm.model, arm.text))
     peak = arm.cap_on == "peak" and arm.policy != "recompute"

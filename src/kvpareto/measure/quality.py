@@ -91,7 +91,8 @@ def _measure(
     if policy.uses_cache:
         return stream_nll(model, policy, ids, score_start, progress=report)
     positions = thinned(score_start, ids.shape[1] - 1, positions_per_document)
-    return recompute_nll(model, policy.capacity, ids, positions, progress=report)
+    longest = policy.capacity + policy.overshoot
+    return recompute_nll(model, longest, ids, positions, progress=report)
 
 
 def _figures(

@@ -81,12 +81,13 @@ def _delta(own: pd.DataFrame, other: pd.DataFrame, statistics: StatisticsSetting
 
 
 def _aliases(frame: pd.DataFrame) -> pd.Series[str]:
-    """For each arm the first one (by policy, setting) that keeps the same entries at every step."""
+    """For each arm the simplest one (shortest id) that keeps the same entries at every step."""
     if "semantics" not in frame:
         return pd.Series("", index=frame.index)
     names = frame["policy"] + "/" + frame["setting"]
     keys = [frame["model"], frame["text"], frame["semantics"]]
-    first = names.groupby(keys).transform("min")
+    simplest = names.str.len().sort_values(kind="stable").index
+    first = names.loc[simplest].groupby([key.loc[simplest] for key in keys]).transform("first")
     return first.where((first != names) & (frame["status"] == "ok"), "").fillna("")
 
 

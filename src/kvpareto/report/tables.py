@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ p { max-width: 62em; margin: .2em 0 1em; color: #444; }
 table { border-collapse: separate; border-spacing: 0; font-size: 13px; }
 th, td { padding: .3em .6em; border-bottom: 1px solid #e4e4e4; text-align: left;
   vertical-align: top; }
-td { max-width: 26em; overflow-wrap: anywhere; }
+td { white-space: nowrap; }
+td.long { white-space: normal; min-width: 18em; max-width: 30em; overflow-wrap: anywhere; }
 thead th { position: sticky; top: 0; background: #f2f4f7; border-bottom: 2px solid #b9c0ca;
   vertical-align: bottom; }
 th button { all: unset; cursor: pointer; font-weight: 600; text-decoration: underline dotted
@@ -42,8 +44,7 @@ th button:focus-visible { outline: 2px solid #0173b2; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 .unit { display: block; font-weight: 400; color: #666; }
-.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.short { white-space: nowrap; }
+.num { text-align: right; font-variant-numeric: tabular-nums; }
 .ci { color: #666; }
 .code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px; }
 .good { background: #dcf2e3; } .bad { background: #fbdcd6; } .open { background: #fdf1d0; }
@@ -107,11 +108,14 @@ def html_table(
     known = {**COLUMNS, **(columns or {})}
     bounds = _bounds(list(frame.columns))
     hidden = {end for ends in bounds.values() for end in ends}
-    shown = {
+    described = {
         str(name): known.get(name) or Column(_guess(frame[name]))
         for name in frame.columns
         if name not in hidden
     }
+    same = _same_everywhere(frame, described)
+    ordered = sorted(described, key=_REMARKS.__contains__)
+    shown = {name: described[name] for name in ordered if name not in same}
     rows = "\n".join(
         "<tr>"
         + "".join(
@@ -128,14 +132,42 @@ def html_table(
         for name, column in shown.items()
         if column.meaning
     )
+    said = [f"{name} {html.escape(value)}" for name, value in same.items() if value]
+    empty = [name for name, value in same.items() if not value]
+    notes = (f"In every row: {'; '.join(said)}. " if said else "") + (
+        f"Empty in every row: {', '.join(empty)}. " if empty else ""
+    )
     how = "Click a heading to sort. " + ("[ ] holds the interval. " if bounds else "")
+    above = f"{html.escape(caption)} {how}{notes}{_count(frame)}"
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(caption)} {how}{_count(frame)}</p>\n"
+        f"<h1>{html.escape(title)}</h1>\n<p>{above}</p>\n"
         f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
         f"<dl>{legend}</dl>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
+
+
+def _same_everywhere(frame: pd.DataFrame, columns: dict[str, Column]) -> dict[str, str]:
+    """Columns that say the same in every row ("" for nothing), for a sentence above the table.
+
+    Words only: one looks for numbers in their column, even when they are all the same.
+    """
+    if len(frame) < 3:
+        return {}
+    same = {}
+    for name, column in columns.items():
+        values = frame[name]
+        if values.isna().all() or (values == "").all():
+            same[name] = ""
+        elif column.kind in ("text", "code") and values.nunique(dropna=False) == 1:
+            same[name] = _shorten(str(values.iloc[0]))
+    return same
+
+
+def _shorten(text: str) -> str:
+    """A hash by its first digits."""
+    return f"{text[:10]}\N{HORIZONTAL ELLIPSIS}" if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
 def _bounds(names: list[str]) -> dict[str, tuple[str, str]]:
@@ -159,6 +191,8 @@ def _guess(values: pd.Series) -> Kind:
     return "number" if pd.api.types.is_float_dtype(values) else "text"
 
 
+# Long words that would push the figures off the page stand at its right end.
+_REMARKS = frozenset({"alias_of", "machine", "why"})
 _NUMERIC = ("count", "bytes", "number", "percent")
 
 
@@ -173,14 +207,17 @@ def _head(name: str, column: Column) -> str:
 
 def _cell(value: Any, bounds: list[Any], column: Column) -> str:
     numeric = column.kind in _NUMERIC
-    css = "num" if numeric else {"code": "code", "text": "", "flag": ""}.get(column.kind, "short")
+    css = "num" if numeric else "code" if column.kind == "code" else ""
     if _missing(value):
         return f'<td class="{css}" data-key="">{MISSING}</td>'
     if not numeric or isinstance(value, str):
         spelt = ("yes" if value else "no") if column.kind == "flag" else str(value)
         if column.kind == "status":
             css += " " + _TONES.get(spelt, _OPEN)
-        return f'<td class="{css}" data-key="{html.escape(spelt)}">{html.escape(spelt)}</td>'
+        if len(spelt) > 80:
+            css += " long"
+        key = html.escape(spelt)
+        return f'<td class="{css.strip()}" title="{key}" data-key="{key}">{_shorten(key)}</td>'
     known = [float(bound) for bound in bounds if not _missing(bound)]
     text = _spell(float(value), column, known)
     return f'<td class="{css}" data-key="{float(value):.10g}">{text}</td>'

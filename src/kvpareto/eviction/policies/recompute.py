@@ -16,9 +16,5 @@ class Recompute(EvictionPolicy):
     uses_cache = False
     budgets = ("peak",)
 
-    @property
-    def overshoot(self) -> int:
-        return 0
-
     def drop(self, clock: Clock) -> int:
         return max(0, clock.length - self.capacity)
