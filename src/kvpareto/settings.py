@@ -21,6 +21,7 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -169,6 +170,14 @@ class Settings(Strict):
     timing: TimingSettings = TimingSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     reference: dict[Name, ReferenceSettings] = {}
+
+    @field_validator("eviction", mode="before")
+    @classmethod
+    def _drop_null_groups(cls, groups: Any) -> Any:
+        """An overlay cannot remove a key, so `group: null` takes a group out."""
+        if not isinstance(groups, dict):
+            return groups
+        return {name: group for name, group in groups.items() if group is not None}
 
     @model_validator(mode="after")
     def _groups_name_what_exists(self) -> Settings:

@@ -88,6 +88,7 @@ def _aliases(frame: pd.DataFrame) -> pd.Series[str]:
     keys = [frame["model"], frame["text"], frame["semantics"]]
     simplest = names.str.len().sort_values(kind="stable").index
     first = names.loc[simplest].groupby([key.loc[simplest] for key in keys]).transform("first")
+    first = first.loc[names.index]
     return first.where((first != names) & (frame["status"] == "ok"), "").fillna("")
 
 
