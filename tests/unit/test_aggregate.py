@@ -136,22 +136,17 @@ def test_a_reference_differs_from_itself_by_exactly_nothing(root):
         assert figures.tolist() == [0.0, 0.0, 0.0]
 
 
-@settings(max_examples=10, deadline=None)
-@given(shift=st.floats(-1, 1), order=st.permutations(range(3)))
-def test_a_shift_of_every_loss_is_the_delta_whatever_the_order_of_arms(
-    tmp_path_factory, shift, order
-):
-    root = tmp_path_factory.mktemp("study")
+@pytest.mark.parametrize("shift", [-0.5, 0.25])
+def test_a_shift_of_every_loss_is_the_delta_whatever_the_order_of_arms(tmp_path, shift):
     base = np.full((2, len(POSITIONS)), 3.0)
-    run(root, ARM, base + shift)
-    run(root, STRICT, base)
-    run(root, BASE, base[:, : len(THINNED)], positions=THINNED)
-    frame = table(root, *[(ARM, STRICT, BASE)[index] for index in order])
-    row = frame.loc["lazy/R8"]
+    run(tmp_path, ARM, base + shift)
+    run(tmp_path, STRICT, base)
+    run(tmp_path, BASE, base[:, : len(THINNED)], positions=THINNED)
+    row = table(tmp_path, BASE, ARM, STRICT).loc["lazy/R8"]
+    pd.testing.assert_series_equal(row, table(tmp_path).loc["lazy/R8"])
     for name in ("ppl_delta", "ppl_delta_strict"):
         figures = row[[f"{name}_pct", f"{name}_lo", f"{name}_hi"]].astype(float)
-        # Losses are float32: a shift of 3.0 is exact to 2e-7.
-        np.testing.assert_allclose(figures, 100 * np.expm1(shift), atol=1e-4)
+        np.testing.assert_allclose(figures, 100 * np.expm1(shift), rtol=1e-12)
 
 
 def test_a_failed_run_is_a_row_with_its_status_and_why(root):
@@ -173,7 +168,7 @@ def test_without_its_reference_an_arm_has_a_perplexity_and_no_delta(root):
     assert row["status"] == "ok"
     assert row["ppl"] > 0
     assert np.isnan(row["ppl_delta_pct"])
-    assert row["ppl_delta_strict_pct"] == row["ppl_delta_strict_pct"]
+    assert np.isfinite(row["ppl_delta_strict_pct"])
 
 
 def test_a_study_in_which_everything_failed_is_a_table_all_the_same(tmp_path):
@@ -186,14 +181,14 @@ def test_a_study_in_which_everything_failed_is_a_table_all_the_same(tmp_path):
 
 def test_the_eviction_table_has_its_columns_and_a_row_per_arm_in_order(root):
     run(root, "m/t/full/f", losses(0), cap=None, cap_on=None)
-    frame = table(root, STRICT, "m/t/full/f", ARM)
+    frame = table(root, STRICT, "m/t/full/f", ARM, BASE)
     assert keeps_contract("eviction", frame)
-    assert frame["policy"].tolist() == ["start_recent", "full", "lazy"]
+    assert frame["policy"].tolist() == ["start_recent", "full", "lazy", "recompute"]
     assert str(frame["cap"].dtype) == "Int64"
-    assert frame["cap"].isna().tolist() == [False, True, False]
+    assert frame["cap"].isna().tolist() == [False, True, False, False]
 
 
-def test_arms_with_the_same_semantics_are_aliases_of_the_first_by_name(root):
+def test_arms_with_the_same_semantics_are_aliases_of_the_one_with_the_simplest_name(root):
     for path in ("m/t/lazy/R1", "m/t/lazy/R1-clock", "m/u/lazy/R1", "n/t/lazy/R1"):
         run(root, path, losses(1), semantics="strict")
     run(root, STRICT, losses(1), semantics="strict")
@@ -400,7 +395,7 @@ def test_a_front_has_the_arms_at_its_cap_and_those_without_one():
 
 
 def test_times_of_different_jobs_are_put_on_one_scale():
-    """The yardstick's median over the jobs at this cap is 12 ms, whatever it was in each of them."""
+    """The yardstick's median over the jobs at this cap is 12 ms, whatever it was in each."""
     frame = by_policy(quality_rows(), timing_rows())
     for policy, ratio in (("lazy", 0.5), ("start_recent", 1.0), ("recompute", 8.0)):
         figures = frame.loc[policy, ["tpot_ms", "tpot_ms_lo", "tpot_ms_hi"]].astype(float)

@@ -18,6 +18,7 @@ from kvpareto.eviction.arms import (
     prefill_length,
     score_from,
     study_arms,
+    timing_yardstick,
     yardstick,
 )
 from kvpareto.eviction.autocap import BudgetError, build_policy
@@ -62,7 +63,7 @@ def settings_of(policy: str, found: list[Arm]) -> list[dict]:
         ("start_recent", {"sinks": 0}, "post_prune", 64),
         ("recent", {}, "post_prune", 64),
         ("recent", {}, "peak", 63),
-        ("recompute", {}, "peak", 64),
+        ("recompute", {}, "peak", 63),
         ("lazy", {"sinks": 4, "period": 16}, "post_prune", 60),
         ("lazy", {"sinks": 4, "period": 16}, "peak", 44),
         ("lazy", {"sinks": 4, "period": 59}, "peak", 1),
@@ -220,8 +221,8 @@ def test_the_references_of_every_arm_are_part_of_the_study():
     paths = {arm.path for arm in found}
     for arm in found:
         reference = yardstick(arm, config)
-        assert reference.path in paths
-        assert baseline(arm.model, arm.text, reference.cap).path in paths
+        base = baseline(arm.model, arm.text, reference.cap)
+        assert {reference.path, base.path, yardstick(base, config).path} <= paths
 
 
 @pytest.mark.parametrize(
@@ -232,6 +233,7 @@ def test_the_references_of_every_arm_are_part_of_the_study():
         # The sources' meaning where there is no bound, the largest cap where there is no cap.
         ("lazy", {"cap": 32, "cap_on": "none", "window": 9}, {"cap": 32, "cap_on": "post_prune"}),
         ("full", {"cap": None, "cap_on": None}, {"cap": 64, "cap_on": "post_prune"}),
+        ("recompute", {"cap": 32, "cap_on": "peak"}, {"cap": 32, "cap_on": "post_prune"}),
     ],
 )
 def test_the_yardstick_has_the_arms_own_budget(policy, setting, expected):
@@ -241,6 +243,14 @@ def test_the_yardstick_has_the_arms_own_budget(policy, setting, expected):
     reference = yardstick(Arm("m1", "t1", policy, setting), config)
     assert (reference.policy, reference.setting) == ("start_recent", expected | {"sinks": 6})
     assert reference.build().window == expected["cap"] - 6 - (expected["cap_on"] == "peak")
+
+
+@pytest.mark.parametrize("cap_on", ["post_prune", "peak"])
+def test_all_timings_at_a_cap_are_paired_with_one_and_the_same_arm(cap_on):
+    config = study({"core": {"arms": [{"policy": "full"}], "caps": [64, 32]}})
+    arm = Arm("m1", "t1", "lazy", {"cap": 32, "cap_on": cap_on})
+    expected = {"cap": 32, "cap_on": "post_prune", "sinks": 4}
+    assert timing_yardstick(arm, config).setting == expected
 
 
 def test_largest_caps_are_found_over_groups_and_per_model_and_text():

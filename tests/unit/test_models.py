@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.tiny import CONTEXT, SHAPES, VOCAB, random_ids, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from kvpareto.models import families
@@ -35,7 +36,6 @@ from kvpareto.records import file_sha256
 from kvpareto.settings import ModelSettings, ReferenceSettings
 from kvpareto.text.tasks.needle import code_episode
 from kvpareto.text.tokenizer import BOS, train_tokenizer
-from tests.tiny import CONTEXT, SHAPES, VOCAB, random_ids, tiny_model
 
 FAMILIES = list(SHAPES)
 

@@ -14,7 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("Snakefile", "config.yaml", "config", "rules", "workflow", "profiles", "envs", "src")
-SMOKE = ("--configfile", "config/smoke.yaml")
 
 
 class Study:
@@ -35,12 +34,16 @@ class Study:
     def environment(self) -> dict[str, str]:
         return os.environ | {"PYTHONPATH": str(self.folder / "src")}
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *SMOKE, *arguments]
+    def command(self, *arguments: str, overlays: tuple[str, ...] = ()) -> list[str]:
+        # --configfile takes every word after it, so targets come before it.
+        start = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        return [*start, "--configfile", "config/smoke.yaml", *overlays]
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, overlays: tuple[str, ...] = (), check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, overlays=overlays),
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -54,7 +57,7 @@ class Study:
         """Jobs that a run would do: (rule, wildcards), counted."""
         output = self.run("--dry-run", *arguments)
         found: Counter[tuple[str, str]] = Counter()
-        for block in re.split(r"\n\n+", output.stdout + output.stderr):
+        for block in re.split(r"\n(?=\[\w+ \w+ +\d+ )", output.stdout + output.stderr):
             rule = re.search(r"^(?:local)?rule (\w+):", block, re.MULTILINE)
             if rule:
                 wildcards = re.search(r"wildcards: (.*)", block)

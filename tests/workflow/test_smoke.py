@@ -170,10 +170,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(finished, new_study):
 def test_a_wrong_config_stops_before_any_job(finished, tmp_path, overlay, says):
     file = tmp_path / "wrong.yaml"
     file.write_text(yaml.safe_dump(overlay))
-    done = finished.run("--dry-run", "--configfile", "config/smoke.yaml", str(file), check=False)
+    done = finished.run("--dry-run", overlays=(str(file),), check=False)
     assert done.returncode != 0
     assert re.search(says, done.stdout + done.stderr)
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback (most recent call last)" not in done.stdout + done.stderr
 
 
 def test_damaged_weights_are_refused_by_name(new_study):
