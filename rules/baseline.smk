@@ -24,18 +24,19 @@ rule baseline_time:
 
 rule baseline_average:
     input:
-        time=rules.baseline_time.output.time,
+        time=lambda wildcards: f"results/baselines/{wildcards.model}/{timed_on(wildcards.text)}/time.json",
         summaries=lambda wildcards: [
             f"results/eviction/{arm.path}/summary.json" for arm in baseline_arms(wildcards)
         ],
     output:
-        "results/baselines/{model}-{text}_baseline_avg.json",
+        average="results/baselines/{model}-{text}_baseline_avg.json",
+        provenance="results/baselines/{model}-{text}.json",
     log:
         "results/logs/baseline_average/{model}-{text}.log",
     conda:
         "../envs/kvpareto.yaml"
     params:
-        p={},
+        p=lambda wildcards: {"timed_on": timed_on(wildcards.text)},
         code=code("baseline_average.py"),
         env=ENVIRONMENT,
     script:

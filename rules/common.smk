@@ -12,7 +12,9 @@ from kvpareto.eviction.arms import (
     yardstick,
 )
 from kvpareto.provenance import codehash, environment
+from kvpareto.records import digest
 from kvpareto.settings import SettingsError, is_local, parse_settings
+from kvpareto.text.corpora import stdlib_sources
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 POLICIES = "kvpareto.eviction.policies"
@@ -93,7 +95,9 @@ def arm_params(wildcards):
         },
         "model": model_settings(wildcards),
         "score_start": score_from(SETTINGS),
-        "positions_per_document": SETTINGS.baseline.positions_per_document,
+        "positions_per_document": (
+            SETTINGS.baseline.positions_per_document if arm.policy == "recompute" else None
+        ),
         "modules": run_modules(wildcards),
     }
 
@@ -103,38 +107,51 @@ def pairs():
     return sorted({(arm.model, arm.text) for arm in ARMS})
 
 
-def timed_texts():
-    return SETTINGS.timing.texts or list(SETTINGS.texts)
+def timed_on(text):
+    """The text whose times stand for a text's: itself, if it is timed."""
+    timed = SETTINGS.timing.texts or list(SETTINGS.texts)
+    return text if text in timed else timed[0]
 
 
 def timed_policies():
     """All (model, text, policy) with a timing job; recompute is timed by the baseline."""
     return sorted(
-        {
-            (arm.model, arm.text, arm.policy)
-            for arm in ARMS
-            if arm.text in timed_texts() and arm.policy != "recompute"
-        }
+        {(arm.model, timed_on(arm.text), arm.policy) for arm in ARMS if arm.policy != "recompute"}
     )
+
+
+def timed_arms():
+    """Every arm, and the text that it is timed on."""
+    return [
+        {
+            "model": arm.model,
+            "text": arm.text,
+            "policy": arm.policy,
+            "setting": arm.setting_id,
+            "timed_on": timed_on(arm.text),
+        }
+        for arm in ARMS
+    ]
 
 
 def timing_params(wildcards):
     """All settings of one policy, each with its yardstick's."""
-    mine = [
-        arm
+    mine = {
+        arm.setting_id: arm
         for arm in ARMS
-        if (arm.model, arm.text, arm.policy) == (wildcards.model, wildcards.text, wildcards.policy)
-    ]
+        if (arm.model, timed_on(arm.text), arm.policy)
+        == (wildcards.model, wildcards.text, wildcards.policy)
+    }
     return {
         "policy": wildcards.policy,
         "arms": [
             {"setting": arm.setting, "yardstick": timing_yardstick(arm, SETTINGS).setting}
-            for arm in mine
+            for arm in mine.values()
         ],
         "model": model_settings(wildcards),
         "score_start": score_from(SETTINGS),
         "timing": SETTINGS.timing.model_dump(),
-        "statistics": SETTINGS.statistics.model_dump(),
+        "confidence": SETTINGS.statistics.confidence,
         "modules": timing_modules(wildcards),
     }
 
@@ -147,27 +164,37 @@ def baseline_arms(wildcards):
     ]
 
 
+def timed_caps(wildcards):
+    """Caps at which recompute is timed on a text: those of all texts that borrow its times."""
+    texts = [text for model, text in pairs() if model == wildcards.model]
+    return sorted(
+        {
+            cap
+            for text in texts
+            if timed_on(text) == wildcards.text
+            for cap in caps_of(SETTINGS, wildcards.model, text)
+        }
+    )
+
+
 def baseline_time_params(wildcards):
     return {
         "caps": {
-            arm.cap: timing_yardstick(arm, SETTINGS).setting for arm in baseline_arms(wildcards)
+            cap: timing_yardstick(baseline(wildcards.model, wildcards.text, cap), SETTINGS).setting
+            for cap in timed_caps(wildcards)
         },
         "runs": SETTINGS.baseline.runs,
         "tokens_per_run": SETTINGS.baseline.tokens_per_run,
         "model": model_settings(wildcards),
         "timing": SETTINGS.timing.model_dump(),
-        "statistics": SETTINGS.statistics.model_dump(),
+        "confidence": SETTINGS.statistics.confidence,
         "modules": policy_modules("start_recent"),
     }
 
 
 def baselines():
-    """The fixed baselines of all models and timed texts."""
-    return [
-        f"results/baselines/{model}-{text}_baseline_avg.json"
-        for model, text in pairs()
-        if text in timed_texts()
-    ]
+    """The fixed baselines of all models and texts."""
+    return [f"results/baselines/{model}-{text}_baseline_avg.json" for model, text in pairs()]
 
 
 def arm_references():
@@ -180,13 +207,29 @@ def arm_references():
     return rows
 
 
-def run_folders():
-    """All folders with a provenance.json."""
-    return [
+def provenance_files():
+    """Where every run, baseline and table but the last two says what it was made from."""
+    folders = [
+        *(f"results/text/{model}/{text}" for model, text in pairs()),
         *(f"results/eviction/{arm.path}" for arm in ARMS),
         *("results/timing/{}/{}/{}".format(*timed) for timed in timed_policies()),
-        *(f"results/baselines/{model}/{text}" for model, text in pairs() if text in timed_texts()),
+        *sorted({f"results/baselines/{model}/{timed_on(text)}" for model, text in pairs()}),
     ]
+    return [
+        *(f"{folder}/provenance.json" for folder in folders),
+        *(f"results/baselines/{model}-{text}.json" for model, text in pairs()),
+        "results/tables/eviction.json",
+        "results/tables/texts.json",
+    ]
+
+
+def text_sources(wildcards):
+    """Digests of the modules that a text is made of: another Python is another text."""
+    text = SETTINGS.texts[wildcards.text]
+    if text.source != "stdlib":
+        return []
+    sources = stdlib_sources()
+    return [digest(sources.get(name), length=16) for name in text.documents]
 
 
 def figure_caps():

@@ -16,6 +16,7 @@ rule tokenise:
         p=lambda wildcards: {
             "text": SETTINGS.texts[wildcards.text].model_dump(),
             "model": model_settings(wildcards),
+            "sources": text_sources(wildcards),
             "tokens": score_from(SETTINGS) + scored_tokens(wildcards),
         },
         code=code("tokenise.py"),

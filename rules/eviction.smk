@@ -53,6 +53,7 @@ rule eviction_table:
     output:
         csv="results/tables/eviction.csv",
         parquet="results/tables/eviction.parquet",
+        provenance="results/tables/eviction.json",
         html=report(
             "results/tables/eviction.html",
             caption="../workflow/report/eviction_table.rst",
@@ -100,7 +101,7 @@ rule timing_table:
                 {"model": model, "text": text, "policy": policy}
                 for model, text, policy in timed_policies()
             ],
-            "yardstick_caps": {arm.setting_id: yardstick(arm, SETTINGS).cap for arm in ARMS},
+            "arms": timed_arms(),
         },
         code=code("timing_table.py"),
         env=ENVIRONMENT,

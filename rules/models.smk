@@ -6,7 +6,7 @@ rule train_reference:
         weights="results/reference/{model}/model/model.safetensors",
         config="results/reference/{model}/model/config.json",
         tokenizer="results/reference/{model}/model/tokenizer.json",
-        curve="results/reference/{model}/curve.json",
+        training="results/reference/{model}/training.json",
     log:
         "results/logs/train_reference/{model}.log",
     conda:

@@ -3,7 +3,7 @@
 
 rule provenance_table:
     input:
-        [f"{folder}/provenance.json" for folder in run_folders()],
+        provenance_files(),
     output:
         csv="results/tables/provenance.csv",
         parquet="results/tables/provenance.parquet",
@@ -31,6 +31,7 @@ rule texts_table:
     output:
         csv="results/tables/texts.csv",
         parquet="results/tables/texts.parquet",
+        provenance="results/tables/texts.json",
         html=report(
             "results/tables/texts.html",
             caption="../workflow/report/texts_table.rst",

@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kvpareto.provenance import check_imports, provenance
+import psutil
+
+from kvpareto.provenance import check_imports, codehash, provenance
 from kvpareto.records import digest, file_sha256, write_json
 
 log = logging.getLogger(__name__)
+
+
+class CodeChangedError(RuntimeError):
+    """Code was edited while a job ran, so its results belong to no version of it."""
 
 
 @contextlib.contextmanager
@@ -50,10 +56,16 @@ def job(
         handlers=[logging.FileHandler(log_file, mode="w"), logging.StreamHandler(sys.stderr)],
         force=True,
     )
-    started = datetime.now(UTC)
+    # Importing torch is seconds of full load, so the job starts when its process does.
+    started = datetime.fromtimestamp(psutil.Process().create_time(), UTC)
     try:
         yield
         check_imports(script, *modules)
+        if codehash(script, *modules) != code_hash:
+            raise CodeChangedError(
+                f"the code of {script.name} or of a module it imports was edited while the job "
+                "ran; run again"
+            )
     except Exception:
         log.exception("the job failed")
         raise

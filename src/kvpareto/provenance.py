@@ -29,7 +29,17 @@ from kvpareto.records import digest
 PACKAGE = Path(__file__).parent
 """The folder of this package; its name is the first part of every module's name."""
 
-NUMERIC = ["torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "datasets"]
+NUMERIC = [
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "datasets",
+]
 """Distributions whose version may change a number."""
 
 

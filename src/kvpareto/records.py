@@ -7,6 +7,7 @@ and on disk, so a kill at any moment leaves the old file, the new file, or no fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 
 class RecordError(ValueError):
@@ -44,11 +46,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"could not write {path}: {reason}; nothing was left behind"
-        ) from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors report a full disk by errors of their own.
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+        message = f"could not write {path}: {reason or error}; nothing was left behind"
+        raise OSError(number or errno.EIO, message) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """The configuration of a study, as models that reject what they do not know.
 
-`load_settings` reads one or more YAML files (later files change earlier ones), and reports every
-error at once with its path in the configuration and what to do. Sweeps are lists throughout:
+`parse_settings` takes what Snakemake has read and merged, and reports every error at once with its
+path in the configuration and what to do. Sweeps are lists throughout:
 Snakemake merges mappings but replaces lists, so a list is what an overlay can swap as a whole.
 """
 
@@ -31,6 +31,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 CapOn = Literal["post_prune", "peak", "none"]
+"""What the cap bounds: entries kept after a prune (the sources), the longest attended length (the
+fair comparison), or nothing (an explicit window, everything else on top)."""
 
 
 class SettingsError(ValueError):
@@ -91,7 +93,7 @@ class Arms(BaseModel):
     """One policy with its parameters; every parameter is a list, and the lists are crossed."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    policy: Name | Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+    policy: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     cap_on: list[CapOn] | None = Field(None, description="overrides the group's cap_on")
 
     @property
@@ -162,7 +164,6 @@ class Settings(Strict):
     """A whole study."""
 
     study: Name
-    seed: NonNegativeInt = 0
     models: dict[Name, ModelSettings] = Field(min_length=1)
     texts: dict[Name, TextSettings] = Field(min_length=1)
     eviction: dict[GroupName, EvictionGroup] = Field(min_length=1)
@@ -185,6 +186,12 @@ class Settings(Strict):
             f"timing.texts: {name!r} is not defined under texts; known: {', '.join(self.texts)}"
             for name in self.timing.texts
             if name not in self.texts
+        ]
+        used = {text for matrix in self.eviction.values() for text in matrix.texts}
+        problems += [
+            f"timing.texts: no group runs on {name!r}; take from {', '.join(sorted(used))}"
+            for name in self.timing.texts
+            if name in self.texts and name not in used
         ]
         for group, matrix in self.eviction.items():
             for kind, names, known in (

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvpareto.measure.quality import TOKEN_COLUMNS
 from kvpareto.records import write_json, write_parquet
 from kvpareto.report.aggregate import (
     OverlapError,
@@ -50,7 +49,7 @@ def keeps_contract(table: str, frame: pd.DataFrame) -> bool:
 def run(root: Path, path: str, nll=None, positions=POSITIONS, semantics="", **summary) -> None:
     """The folder of a quality run with losses [documents, positions]; None: the run failed."""
     model, text, policy, setting = path.split("/")
-    tokens = pd.DataFrame({name: [] for name in TOKEN_COLUMNS})
+    tokens = pd.DataFrame({"document": [], "position": [], "nll_nats": []})
     figures = {"status": "invalid", "why": "ValueError: it broke"}
     if nll is not None:
         nll = np.asarray(nll, dtype=np.float32)

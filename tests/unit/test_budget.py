@@ -340,10 +340,6 @@ def test_an_entry_may_say_what_its_cap_is_on(entry, group, expected):
         ({"policy": "lazy", "sinks": [64]}, "cap 64 on post_prune leaves no recent window"),
         ({"policy": "lazy", "cap_on": ["peak"]}, "cap 64 on peak leaves no recent window"),
         ({"policy": "lazy", "cap_on": ["none"]}, "cap_on 'none' needs an explicit window"),
-        (
-            {"policy": "lazy", "cap_on": ["none"], "window": [0]},
-            "Lazy wants to evict 64 of 68 entries at step 64, with 4 sinks",
-        ),
     ],
 )
 def test_an_impossible_arm_is_named_by_its_place_in_the_configuration(entry, message):

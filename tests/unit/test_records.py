@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -258,6 +259,12 @@ def test_equal_tables_are_equal_bytes_whatever_their_index(tmp_path):
         write_csv(tmp_path / f"{name}.csv", frame)
     for suffix in ("", ".csv"):
         assert len({(tmp_path / f"{name}{suffix}").read_bytes() for name in frames}) == 1
+
+
+def test_a_table_does_not_say_which_pandas_wrote_it(tmp_path):
+    write_parquet(tmp_path / "a.parquet", FRAME)
+    assert b"pandas" not in (tmp_path / "a.parquet").read_bytes()
+    assert pq.read_schema(tmp_path / "a.parquet").metadata is None
 
 
 def test_a_table_without_rows_keeps_its_columns(tmp_path):

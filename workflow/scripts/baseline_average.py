@@ -13,6 +13,7 @@ with job(
     code_hash=snakemake.params.code,
     inputs=snakemake.input,
     threads=1,
+    output=snakemake.output.provenance,
 ):
     times = read_json(snakemake.input.time)
     caps = {}
@@ -27,4 +28,5 @@ with job(
             "time": time | {"mean_of_runs_ms": fmean(runs), "spread_of_runs_ms": spread},
         }
     identity = {name: snakemake.wildcards[name] for name in ("model", "text")}
-    write_json(snakemake.output[0], identity | {"caps": caps})
+    identity["timed_on"] = snakemake.params.p["timed_on"]
+    write_json(snakemake.output.average, identity | {"caps": caps})

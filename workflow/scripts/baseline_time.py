@@ -8,7 +8,7 @@ from kvpareto.jobs import job
 from kvpareto.measure.timing import time_baseline
 from kvpareto.models.load import load_model
 from kvpareto.records import write_json
-from kvpareto.settings import ModelSettings, StatisticsSettings, TimingSettings
+from kvpareto.settings import ModelSettings, TimingSettings
 from kvpareto.text.streams import load_ids
 
 p = snakemake.params.p
@@ -27,9 +27,10 @@ with job(
 ):
     model = load_model(ModelSettings(**p["model"]))
     ids = load_ids(snakemake.input.ids)
-    statistics = StatisticsSettings(**p["statistics"])
     times = {
-        cap: time_baseline(model, ids, cap, setting, p["runs"], p["tokens_per_run"], statistics)
+        cap: time_baseline(
+            model, ids, cap, setting, p["runs"], p["tokens_per_run"], p["confidence"]
+        )
         for cap, setting in p["caps"].items()
     }
     write_json(snakemake.output.time, times)

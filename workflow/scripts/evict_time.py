@@ -8,7 +8,7 @@ from kvpareto.jobs import job
 from kvpareto.measure.timing import time_policy
 from kvpareto.models.load import load_model
 from kvpareto.records import write_parquet
-from kvpareto.settings import ModelSettings, StatisticsSettings, TimingSettings
+from kvpareto.settings import ModelSettings, TimingSettings
 from kvpareto.text.streams import load_ids
 
 p = snakemake.params.p
@@ -32,7 +32,7 @@ with job(
         p["arms"],
         p["score_start"],
         timing,
-        StatisticsSettings(**p["statistics"]),
+        p["confidence"],
     )
     write_parquet(snakemake.output.timing, rows)
     write_parquet(snakemake.output.tokens, tokens)

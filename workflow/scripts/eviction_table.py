@@ -14,8 +14,9 @@ with job(
     script=Path(snakemake.scriptdir) / "eviction_table.py",
     modules=[],
     code_hash=snakemake.params.code,
-    inputs=[],
+    inputs=snakemake.input,
     threads=1,
+    output=snakemake.output.provenance,
 ):
     frame = eviction_table(
         Path("results/eviction"), p["arms"], StatisticsSettings(**p["statistics"])

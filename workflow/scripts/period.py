@@ -20,5 +20,6 @@ with job(
     eviction = read_parquet(snakemake.input.eviction)
     mine = eviction[(eviction["model"] == model) & (eviction["text"] == text)]
     frame = with_settings(mine, snakemake.input.settings)
+    frame = frame[frame["cap_on"] != "none"]  # windows of their own, not periods, tell these apart
     figure = ppl_against_period(frame, title=f"{model} on {text}")
     save_svg(figure, snakemake.output[0])

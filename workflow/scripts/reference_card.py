@@ -22,6 +22,6 @@ with job(
     card = make_card(
         Path(snakemake.input.weights).parent,
         ReferenceSettings(**snakemake.params.p),
-        read_json(snakemake.input.curve),
+        read_json(snakemake.input.training),
     )
     write_json(snakemake.output[0], card)

@@ -13,8 +13,9 @@ with job(
     script=Path(snakemake.scriptdir) / "texts_table.py",
     modules=[],
     code_hash=snakemake.params.code,
-    inputs=[],
+    inputs=snakemake.input,
     threads=1,
+    output=snakemake.output.provenance,
 ):
     rows = [
         {"model": model, "text": text, "document": document["name"]}

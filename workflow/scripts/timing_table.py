@@ -20,7 +20,5 @@ with job(
     assert_no_overlap(read_parquet(snakemake.input.provenance))
     folders = [str(Path(file).parent) for file in snakemake.input.timing]
     runs = [run | {"folder": folder} for run, folder in zip(p["runs"], folders, strict=True)]
-    frame = timing_table(
-        runs, [Path(file) for file in snakemake.input.baselines], p["yardstick_caps"]
-    )
+    frame = timing_table(runs, [Path(file) for file in snakemake.input.baselines], p["arms"])
     write_table(frame, Path(snakemake.output.csv).with_suffix(""))

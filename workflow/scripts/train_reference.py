@@ -28,4 +28,4 @@ with job(
     checkpoint = folder.parent / "checkpoint.pt"
     curve = train(model, text, settings, checkpoint, quick_look(text, settings.context))
     save(model, text.tokenizer, folder)
-    write_json(snakemake.output.curve, curve)
+    write_json(snakemake.output.training, {"text_sha256": text.fingerprint, "curve": curve})

@@ -35,6 +35,7 @@ class EvictingCache(Cache):
             layer.make_room(new)
         return self.layers[0].end
 
-    def bytes(self) -> int:
-        """Bytes of keys and values held."""
-        return sum(layer.bytes() for layer in self.layers)
+    @property
+    def bytes_per_entry(self) -> int:
+        """Bytes of one entry's keys and values in all layers."""
+        return sum(layer.bytes_per_entry for layer in self.layers)

@@ -127,12 +127,12 @@ class SlotLayer(CacheLayerMixin):
             setattr(self, name, new)
         self.slots = slots
 
-    def bytes(self) -> int:
-        """Bytes of keys and values held (entries, not buffers)."""
+    @property
+    def bytes_per_entry(self) -> int:
+        """Bytes of one entry's key and value, all rows and heads; 0 before the first one."""
         if not self.is_initialized:
             return 0
-        per_entry = self._keys[:, :, :1].nbytes + self._values[:, :, :1].nbytes
-        return self.length * per_entry
+        return self._keys[:, :, :1].nbytes + self._values[:, :, :1].nbytes
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvpareto.eviction.autocap import BudgetError, build_policy
-from kvpareto.eviction.policy import CapOn, EvictionPolicy, hyper_parameters, policy_class
+from kvpareto.eviction.policy import EvictionPolicy, hyper_parameters, policy_class
 from kvpareto.eviction.trajectory import Trajectory, simulate
 from kvpareto.records import digest
-from kvpareto.settings import Arms, Settings, SettingsError
+from kvpareto.settings import Arms, CapOn, Settings, SettingsError
 
 YARDSTICK = "start_recent"
 """The policy every other one is compared with, strict and at the same cap."""
@@ -136,11 +136,10 @@ def study_arms(settings: Settings) -> list[Arm]:
             where = f"eviction.{group_name}.arms.{index}"
             try:
                 found = list(_settings_of(entry, group.caps, group.cap_on))
-                for setting in found:
-                    check(entry.policy, setting)
             except BudgetError as error:
                 problems.append(f"{where}: {error}")
                 continue
+            problems += [f"{where}: {said}" for setting in found for said in _wrong(entry, setting)]
             for model, text, setting in itertools.product(group.models, group.texts, found):
                 arm = Arm(model, text, entry.policy, setting)
                 arms.setdefault(arm.path, arm)
@@ -149,6 +148,10 @@ def study_arms(settings: Settings) -> list[Arm]:
     for arm in list(arms.values()):
         base = baseline(arm.model, arm.text, yardstick(arm, settings).setting["cap"])
         for needed in (base, yardstick(base, settings), yardstick(arm, settings)):
+            try:
+                check(needed.policy, needed.setting)
+            except BudgetError as error:
+                raise SettingsError(f"timing.yardstick_sinks or the cap: {error}") from None
             arms.setdefault(needed.path, needed)
     return [arms[path] for path in sorted(arms)]
 
@@ -176,6 +179,14 @@ def _settings_of(
         budgets = list(itertools.product(caps, modes or kind.budgets[:1]))
     for (cap, cap_on), values in itertools.product(budgets, itertools.product(*choices)):
         yield {"cap": cap, "cap_on": cap_on, **dict(zip(names, values, strict=True))}
+
+
+def _wrong(entry: Arms, setting: dict[str, Any]) -> list[str]:
+    try:
+        check(entry.policy, setting)
+    except BudgetError as error:
+        return [str(error)]
+    return []
 
 
 def check(policy: str, setting: dict[str, Any]) -> Trajectory:

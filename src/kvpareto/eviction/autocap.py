@@ -7,9 +7,12 @@ another by accident. The recent window gets what the other parts leave.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
-from kvpareto.eviction.policy import CapOn, EvictionPolicy, hyper_parameters, policy_class
+from pydantic import PositiveInt, TypeAdapter, ValidationError
+
+from kvpareto.eviction.policy import EvictionPolicy, hyper_parameters, policy_class
+from kvpareto.settings import CapOn
 
 
 class BudgetError(ValueError):
@@ -44,16 +47,18 @@ def build_policy(
         raise BudgetError(
             f"{name} has no parameter {unknown[0]!r}; it has {', '.join(known) or 'none'}"
         )
-    try:
-        policy = kind(**parameters)
-    except (TypeError, ValueError) as error:
-        raise BudgetError(f"{name}: {error}") from None
+    hints = get_type_hints(kind, include_extras=True)
+    for key, value in parameters.items():
+        _check_type(f"{name}: {key}", hints[key], value)
+    policy = kind(**parameters)
+    if cap_on == "none":
+        _check_type(f"{name}: window, which cap_on none needs,", PositiveInt, window)
+        assert window is not None
+        return replace(policy, capacity=policy.beside_window + window)
+    if window is not None:
+        raise BudgetError(f"{name}: window follows from the cap unless cap_on is none; remove it")
     if cap is None or cap_on is None:
         return policy
-    if cap_on == "none":
-        if window is None:
-            raise BudgetError(f"{name}: cap_on 'none' needs an explicit window")
-        return replace(policy, capacity=policy.beside_window + window)
     capacity = cap - policy.reserved - (policy.overshoot if cap_on == "peak" else 0)
     if capacity - policy.beside_window < 1:
         raise BudgetError(
@@ -62,3 +67,12 @@ def build_policy(
             f"{policy.overshoot} overshoot); raise the cap or lower these"
         )
     return replace(policy, capacity=capacity)
+
+
+def _check_type(what: str, hint: Any, value: object) -> None:
+    """Refuse a value that is not of the annotated type; nothing is converted."""
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Input ")
+        raise BudgetError(f"{what} {said}, not {value!r}") from None

@@ -11,13 +11,12 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
+from pydantic import NonNegativeInt
 
-CapOn = Literal["post_prune", "peak", "none"]
-"""What the cap bounds: entries kept after a prune (the sources), the longest attended length (the
-fair comparison), or nothing (an explicit window, everything else on top)."""
+from kvpareto.settings import CapOn
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class EvictionPolicy:
     """
 
     capacity: int = 0
-    sinks: int = 4
+    sinks: NonNegativeInt = 4
 
     uses_cache: ClassVar[bool] = True
     """False for recompute alone, which runs without a cache."""
@@ -74,12 +73,6 @@ class EvictionPolicy:
 
     symbols: ClassVar[dict[str, str]] = {"sinks": "S", "period": "R", "window": "W"}
     """Short names of hyper-parameters in setting ids; a subclass may add its own."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int) and value < 0:
-                raise ValueError(f"{field.name} must not be negative, not {value}")
 
     @property
     def beside_window(self) -> int:

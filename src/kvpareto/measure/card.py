@@ -17,7 +17,7 @@ from kvpareto.models.reference import TrainingText, encode_documents
 from kvpareto.provenance import environment, machine
 from kvpareto.records import file_sha256
 from kvpareto.settings import ReferenceSettings
-from kvpareto.text.corpora import HELD_OUT, Part, fingerprint, stdlib_held_out, stdlib_training
+from kvpareto.text.corpora import HELD_OUT, Part, stdlib_held_out
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ _NEEDLE_ITEMS = 100
 
 
 def make_card(
-    folder: Path, settings: ReferenceSettings, curve: list[dict[str, Any]]
+    folder: Path, settings: ReferenceSettings, training: dict[str, Any]
 ) -> dict[str, Any]:
     """Measure the model in `folder` as it ships (rounded to bfloat16).
 
     Args:
-        curve: the training curve.
+        training: the record of the training run: `text_sha256` and `curve`.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -66,7 +66,7 @@ def make_card(
     return {
         "settings": settings.model_dump(mode="json"),
         "parameters": model.num_parameters(),
-        "curve": curve,
+        "training": training,
         "held_out_perplexity": perplexity,
         "needle_accuracy": accuracy,
         "first_4_attention_mass": {
@@ -74,7 +74,6 @@ def make_card(
             "per_layer_and_head": mass.round(4).tolist(),
         },
         "sink_gap": _sink_gap(model, text, held_out["code"][0].text, settings.context),
-        "training_sha256": {part: fingerprint(stdlib_training(part)) for part in PARTS},
         "held_out_sha256": {
             part: {document.name: document.sha256 for document in documents}
             for part, documents in held_out.items()

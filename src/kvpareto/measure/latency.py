@@ -53,12 +53,16 @@ class CachedDecoder:
         """
         Args:
             ids: [1, tokens], the document.
-            score_start: tokens to prefill for a policy without a budget.
+            score_start: where scoring starts in the quality run.
         """
         longest = policy.capacity + policy.overshoot + 1 if policy.budgets else ids.shape[1]
         self.ids = ids.to(model.device)
-        self.prefill = prefill_length(policy, score_start)
-        self.stream = Stream(model, policy, new_cache(model, layout, policy, longest))
+        # Without a budget time grows with the length, so it is taken around the stream's middle.
+        middle = (score_start + ids.shape[1]) // 2
+        self.prefill = prefill_length(policy, score_start if policy.budgets else middle)
+        self.peak_entries = policy.capacity + policy.overshoot if policy.budgets else ids.shape[1]
+        cache = new_cache(model, layout, policy, longest)
+        self.stream = Stream(model, policy, cache, checked=False)
         self.position = 0
 
     @torch.inference_mode()

@@ -32,7 +32,7 @@ def run_quality(
     ids: torch.Tensor,
     arm: dict[str, Any],
     score_start: int,
-    positions_per_document: int,
+    positions_per_document: int | None,
     folder: Path,
 ) -> None:
     """Measure one arm and write tokens.parquet, prune_events.parquet, setting.json, summary.json.
@@ -43,7 +43,8 @@ def run_quality(
     Args:
         ids: [documents, tokens].
         arm: model, text, policy and setting.
-        positions_per_document: scored positions under recompute, which costs a window per token.
+        positions_per_document: scored positions under recompute, which costs a window per token;
+            None for every other policy.
     """
     policy = policy_of(arm["policy"], arm["setting"])
     status, why = "ok", ""
@@ -52,8 +53,10 @@ def run_quality(
     except (torch.OutOfMemoryError, MemoryError) as error:
         status, why = "oom", str(error)
     except Exception as error:
-        log.exception("%s is invalid", arm["policy"])
-        status, why = "invalid", f"{type(error).__name__}: {error}"
+        log.exception("%s failed", arm["policy"])
+        # The CPU allocator has no error class of its own.
+        status = "oom" if "can't allocate memory" in str(error) else "invalid"
+        why = f"{type(error).__name__}: {error}"
     else:
         bad = ~np.isfinite(tokens["nll_nats"].to_numpy())
         if bad.any():
@@ -83,13 +86,14 @@ def _measure(
     policy: EvictionPolicy,
     ids: torch.Tensor,
     score_start: int,
-    positions_per_document: int,
+    positions_per_document: int | None,
     name: str,
 ) -> pd.DataFrame:
     report = progress(name)
     ids = ids.to(model.device)
     if policy.uses_cache:
         return stream_nll(model, policy, ids, score_start, progress=report)
+    assert positions_per_document is not None
     positions = thinned(score_start, ids.shape[1] - 1, positions_per_document)
     longest = policy.capacity + policy.overshoot
     return recompute_nll(model, longest, ids, positions, progress=report)

@@ -22,11 +22,12 @@ from kvpareto.measure.latency import (
 )
 from kvpareto.measure.memory import peak_allocation
 from kvpareto.provenance import machine
-from kvpareto.settings import StatisticsSettings, TimingSettings
+from kvpareto.settings import TimingSettings
 
 log = logging.getLogger(__name__)
 
 _PREFILL_REPEATS = 3
+_PROFILED_STEPS = 64
 
 
 def time_policy(
@@ -36,7 +37,7 @@ def time_policy(
     arms: list[dict[str, Any]],
     score_start: int,
     timing: TimingSettings,
-    statistics: StatisticsSettings,
+    confidence: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Time every setting of one policy in every layout.
 
@@ -54,7 +55,12 @@ def time_policy(
         name = setting_id(policy, arm["setting"])
         for layout in timing.layouts:
             log.info("timing %s %s, layout %s", policy, name, layout)
-            row: dict[str, Any] = {"setting": name, "layout": layout, "machine": machine()}
+            row: dict[str, Any] = {
+                "setting": name,
+                "layout": layout,
+                "machine": machine(),
+                "yardstick_cap": arm["yardstick"]["cap"],
+            }
             try:
                 yardstick = CachedDecoder(
                     model, policy_of(YARDSTICK, arm["yardstick"]), "compact", document, score_start
@@ -68,7 +74,7 @@ def time_policy(
                     decoder,
                     yardstick,
                     timing.blocks,
-                    timing.tokens_per_block,
+                    whole_periods(timing.tokens_per_block, decoder.stream.policy.overshoot),
                     timing.warm_up_tokens,
                     progress(name),
                 )
@@ -76,21 +82,27 @@ def time_policy(
                 log.exception("%s %s is invalid", policy, name)
                 rows.append(row | {"status": "invalid", "why": f"{type(error).__name__}: {error}"})
                 continue
-            row |= summarise(measured) | ratio(measured, statistics)
+            row |= summarise(measured) | ratio(measured, confidence)
             timed = measured.loc[measured["runner"] == "arm", "ms"]
             row["total_ms"] = row["ttft_ms"] + float(timed.sum())
             row["timed_tokens"] = len(timed)
-            row["kv_bytes"] = decoder.stream.cache.bytes()
-            row["peak_extra_bytes"] = peak_allocation(decoder.token, 64)
+            row["kv_bytes"] = decoder.peak_entries * decoder.stream.cache.bytes_per_entry
+            steps = max(_PROFILED_STEPS, decoder.stream.policy.overshoot + 1)
+            row["peak_extra_bytes"] = peak_allocation(decoder.token, steps)
             rows.append(row | {"status": "ok", "why": ""})
             tokens.append(measured.assign(setting=name, layout=layout))
     return pd.DataFrame(rows), pd.concat(tokens) if tokens else pd.DataFrame()
 
 
-def ratio(tokens: pd.DataFrame, statistics: StatisticsSettings) -> dict[str, float]:
+def whole_periods(tokens: int, period: int) -> int:
+    """`tokens`, rounded up to whole prune periods: every block then holds as many prunes."""
+    return -(-tokens // period) * period
+
+
+def ratio(tokens: pd.DataFrame, confidence: float) -> dict[str, float]:
     """tpot_ratio with its interval (arm over yardstick), and the yardstick's own time."""
     own, other = block_means(tokens, "arm"), block_means(tokens, "yardstick")
-    interval = median_ratio(own, other, confidence=statistics.confidence)
+    interval = median_ratio(own, other, confidence=confidence)
     return {
         "tpot_ratio": interval.estimate,
         "tpot_ratio_lo": interval.lo,
@@ -106,7 +118,7 @@ def time_baseline(
     yardstick_setting: dict[str, Any],
     runs: int,
     tokens_per_run: int,
-    statistics: StatisticsSettings,
+    confidence: float,
 ) -> dict[str, Any]:
     """Time of recompute at one cap: `runs` runs, each over its own part of the document.
 
@@ -134,7 +146,7 @@ def time_baseline(
         "tokens_per_run": 10 * per_block,
         **started,
         **summarise(tokens),
-        **ratio(tokens, statistics),
+        **ratio(tokens, confidence),
         "total_ms": started["ttft_ms"] + float(tokens.loc[tokens["runner"] == "arm", "ms"].sum()),
         "timed_tokens": int((tokens["runner"] == "arm").sum()),
         "peak_extra_bytes": peak_allocation(arm.token, 2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from kvpareto.records import file_sha256
+from kvpareto.records import file_sha256, read_json
 from kvpareto.settings import ModelSettings, is_local
 
 CARD = "card.json"
@@ -24,13 +23,7 @@ class ModelError(RuntimeError):
 def read_card(path: str) -> dict[str, Any] | None:
     """The card of a local reference model; None for any other model."""
     card = Path(path) / CARD
-    return json.loads(card.read_text()) if card.exists() else None
-
-
-def weights_id(settings: ModelSettings) -> str:
-    """What identifies the weights: the card's digest, or hub id and revision."""
-    card = read_card(settings.path)
-    return card["sha256"]["model.safetensors"] if card else f"{settings.path}@{settings.revision}"
+    return read_json(card) if card.exists() else None
 
 
 def verify(path: str) -> None:
@@ -43,9 +36,9 @@ def verify(path: str) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise ModelError(f"there is no model folder {path}; check models.<name>.path")
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).exists() and not list(folder.glob("*.safetensors*")):
-            raise ModelError(f"{folder / name} is missing; restore it (git checkout -- {path})")
+    for pattern in ("config.json", "*.safetensors*"):
+        if not list(folder.glob(pattern)):
+            raise ModelError(f"{folder / pattern} is missing; restore it (git checkout -- {path})")
     card = read_card(path)
     if card is None:
         return
@@ -92,6 +85,8 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     Raises:
         ModelError: as in `load_model`.
     """
+    if is_local(settings.path):
+        verify(settings.path)
     try:
         return AutoTokenizer.from_pretrained(settings.path, revision=settings.revision)
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ make retrieval a mode of its own.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import math
@@ -61,6 +62,14 @@ class TrainingText:
         self.line_ends = frozenset(
             token for text, token in self.tokenizer.get_vocab().items() if text.endswith("Ċ")
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the token streams and the tokenizer."""
+        total = hashlib.sha256(self.tokenizer.to_str().encode())
+        for stream in self.streams:
+            total.update(stream.tobytes())
+        return total.hexdigest()
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -158,17 +167,17 @@ def train(
         The training curve: one dict per evaluation (step, tokens, loss_nats, and the figures).
 
     Raises:
-        ValueError: the checkpoint belongs to other settings.
+        ValueError: the checkpoint belongs to other settings or another text.
     """
     trainers = optimizers(model, settings)
-    identity = digest(settings.model_dump(mode="json"))
+    identity = digest([settings.model_dump(mode="json"), text.fingerprint])
     curve: list[dict[str, Any]] = []
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         if state["identity"] != identity:
             raise ValueError(
-                f"{checkpoint} was made with other training settings; delete it to train anew"
+                f"{checkpoint} was made with other settings or text; delete it to train anew"
             )
         model.load_state_dict(state["model"])
         for trainer, saved in zip(trainers, state["optimizers"], strict=True):

@@ -93,33 +93,36 @@ def _aliases(frame: pd.DataFrame) -> pd.Series[str]:
 
 
 def timing_table(
-    runs: list[dict[str, str]], baselines: list[Path], yardstick_caps: dict[str, int]
+    runs: list[dict[str, str]], baselines: list[Path], arms: list[dict[str, str]]
 ) -> pd.DataFrame:
     """The `timing` table: one row per arm and layout, and one per recompute cap.
 
     Args:
         runs: for each timing job its model, text, policy and `folder`.
-        baselines: the `*_baseline_avg.json` files.
-        yardstick_caps: by setting id, the cap at which the arm's yardstick ran.
+        baselines: the `*_baseline_avg.json` files, one per model and text.
+        arms: for each arm its model, text, policy, setting and `timed_on`: the text it was timed
+            on. A text that was not timed has the times of one that was, since time depends on
+            lengths, and these are the same.
     """
     fixed = {(data["model"], data["text"]): data for data in map(read_json, baselines)}
     frames = []
     for run in runs:
         frame = read_parquet(Path(run["folder"]) / "timing.parquet")
-        frame = frame.reindex(columns=sorted({*frame.columns, *TIMING_COLUMNS}))
-        frame = frame.assign(model=run["model"], text=run["text"], policy=run["policy"])
+        frame = frame.reindex(columns=sorted({*frame.columns, *TIMING_COLUMNS} - {"text"}))
+        frame = frame.assign(model=run["model"], timed_on=run["text"], policy=run["policy"])
         caps = fixed[run["model"], run["text"]]["caps"]
-        recompute = [
-            caps[str(yardstick_caps[setting])]["time"]["tpot_ratio"] for setting in frame["setting"]
-        ]
+        recompute = [caps[str(cap)]["time"]["tpot_ratio"] for cap in frame["yardstick_cap"]]
         # recompute / arm = (recompute / yardstick) / (arm / yardstick)
         frames.append(frame.assign(speedup_vs_recompute=recompute / frame["tpot_ratio"]))
-    for data in fixed.values():
+    for (model, text), data in fixed.items():
+        if data["timed_on"] != text:
+            continue
         for cap in data["caps"].values():
             own = cap["time"] | {"setting": cap["setting"], "policy": "recompute", "status": "ok"}
-            own |= {"model": data["model"], "text": data["text"], "layout": "none", "why": ""}
-            frames.append(pd.DataFrame([own | {"speedup_vs_recompute": 1.0, "kv_bytes": 0}]))
-    table = pd.concat(frames, ignore_index=True).assign(timed_on=lambda frame: frame["text"])
+            own |= {"model": model, "timed_on": text, "layout": "none", "why": "", "kv_bytes": 0}
+            frames.append(pd.DataFrame([own | {"speedup_vs_recompute": 1.0}]))
+    times = pd.concat(frames, ignore_index=True).drop(columns="text", errors="ignore")
+    table = pd.DataFrame(arms).merge(times, on=["model", "policy", "setting", "timed_on"])
     table = table.reindex(columns=list(TIMING_COLUMNS))
     return table.sort_values(["model", "text", "policy", "setting", "layout"], ignore_index=True)
 
@@ -131,7 +134,7 @@ def provenance_table(files: list[Path]) -> pd.DataFrame:
         data: dict[str, Any] = read_json(file)
         rows.append(
             {
-                "path": str(file.parent),
+                "path": str(file.parent if file.stem == "provenance" else file.with_suffix("")),
                 **{name: data[name] for name in ("code_hash", "data_hash", "env_hash", "commit")},
                 **{name: data[name] for name in ("dirty", "machine", "made_at", "started_at")},
                 "exclusive": data["exclusive"],

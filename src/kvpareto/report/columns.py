@@ -71,7 +71,9 @@ COLUMNS: dict[str, Column] = {
     "tpot_ms_p95": _ms("time per output token, 95th percentile"),
     "tpot_ms_p99": _ms("time per output token, 99th percentile"),
     "tpot_ms_max": _ms("time per output token, slowest token"),
-    "tpot_ms_mean": _ms("time per output token, mean"),
+    "tpot_ms_mean": _ms(
+        "time per output token: median over blocks of their means, prunes included"
+    ),
     "tpot_ratio": _ratio("time per token over the yardstick's, paired in one process; <1: faster"),
     "speedup_vs_recompute": _ratio("recompute's time per token over this arm's"),
     "prune_ms_p50": _ms("median time of the steps that evict"),
@@ -79,16 +81,18 @@ COLUMNS: dict[str, Column] = {
     "yardstick_ms": _ms("the yardstick's median time per token beside this arm"),
     "ttft_ms": _ms("time to first token: prefill and the first token"),
     "prefill_ms": _ms("time of the prefill"),
-    "total_ms": _ms("time of the whole run"),
+    "total_ms": _ms("time to first token and all timed tokens"),
     "timed_tokens": Column("count", "tokens that were timed"),
-    "timed_on": Column("text", "text that the times were taken on"),
-    "kv_bytes": _bytes("keys and values held, from the shapes"),
+    "timed_on": Column(
+        "text", "text that the times were taken on; lengths, not words, decide them"
+    ),
+    "kv_bytes": _bytes("keys and values at the peak length, from the shapes"),
     "peak_extra_bytes": _bytes("largest memory beyond weights and cache"),
     # provenance
     "path": Column("code", "folder or file of the result"),
     "code_hash": Column("code", "hash of the script and every module it imports"),
     "data_hash": Column("code", "hash of the inputs"),
-    "env_hash": Column("code", "hash of Python and library versions and the device"),
+    "env_hash": Column("code", "hash of Python and library versions"),
     "commit": Column("code", "commit that was checked out"),
     "dirty": Column("flag", "whether files differed from the commit"),
     "started_at": Column("text", "start, UTC"),

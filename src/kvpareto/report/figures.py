@@ -56,7 +56,7 @@ def pareto_figure(arms: pd.DataFrame, *, title: str) -> Figure:
         arms: one row per arm, the `eviction` and `timing` tables merged on model, text, policy
             and setting. Columns used: `policy`, `setting` (the id, for labels), `cap_on`,
             `tpot_ms`, `tpot_ms_lo`, `tpot_ms_hi` (ms per token; the bounds are
-            `tpot_ratio_lo` and `_hi` times the yardstick's p50), `ppl_delta_pct`,
+            `tpot_ratio_lo` and `_hi` times the yardstick's time), `ppl_delta_pct`,
             `ppl_delta_lo`, `ppl_delta_hi` (percent against recompute), `status` ("ok" only if
             quality and timing both are). Bounds may be NaN.
         title: written above the plot.
@@ -82,7 +82,7 @@ def pareto_figure(arms: pd.DataFrame, *, title: str) -> Figure:
         x.apply(axes, "x", plain)
         y.apply(axes, "y", signed)
         squeezed = f"; squeezed above {plain(two_digits(x.limit))}" if x.squeezed else ""
-        axes.set_xlabel(f"time per output token, median (ms, logarithmic{squeezed})")
+        axes.set_xlabel(f"time per output token (ms, logarithmic{squeezed})")
         axes.set_ylabel(ppl_label(y))
         axes.axhline(0, color=GREY, lw=1, zorder=1)
 

@@ -28,24 +28,23 @@ def with_settings(eviction: pd.DataFrame, files: list[str]) -> pd.DataFrame:
 def pareto_frame(
     eviction: pd.DataFrame, timing: pd.DataFrame, model: str, text: str, cap: int
 ) -> pd.DataFrame:
-    """Quality and time of every arm at one cap, and of the arms without a cap.
+    """Quality and time of every arm at one cap; at the largest, also of the arms without one.
 
     Times were taken by different jobs on a machine whose speed drifts, so they are put on one
     scale: an arm's ratio to the yardstick times the yardstick's median over all jobs at this cap
-    (columns tpot_ms, tpot_ms_lo, tpot_ms_hi). A text that was not timed borrows the times of one
-    that was: lengths are the same, and time depends on nothing else.
+    (columns tpot_ms, tpot_ms_lo, tpot_ms_hi).
     """
     arms = eviction[(eviction["model"] == model) & (eviction["text"] == text)]
-    arms = arms[(arms["cap"] == cap) | arms["cap"].isna()]
-    times = timing[(timing["model"] == model) & timing["layout"].isin(["compact", "none"])]
-    timed_on = text if (times["timed_on"] == text).any() else times["timed_on"].min()
-    times = times[times["timed_on"] == timed_on]
-    own = ["policy", "setting", "timed_on", "status", "yardstick_ms"]
+    uncapped = arms["cap"].isna() & (arms["cap"].max() == cap)
+    arms = arms[(arms["cap"] == cap) | uncapped]
+    times = timing[(timing["model"] == model) & (timing["text"] == text)]
+    times = times[times["layout"].isin(["compact", "none"])]
+    own = ["policy", "setting", "status", "yardstick_ms"]
     ratios = ["tpot_ratio", "tpot_ratio_lo", "tpot_ratio_hi"]
-    frame = arms.merge(
+    frame: pd.DataFrame = arms.merge(
         times[own + ratios], on=["policy", "setting"], how="left", suffixes=("", "_timing")
     )
-    yardstick_ms = frame.loc[frame["cap"] == cap, "yardstick_ms"].median()
+    yardstick_ms = frame["yardstick_ms"].median()
     for ratio in ratios:
         frame[ratio.replace("ratio", "ms")] = frame[ratio] * yardstick_ms
     untimed = (frame["status"] == "ok") & (frame["status_timing"] != "ok")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,6 @@ HELD_OUT = (
 
 _NOT_TEXT = {
     "__pycache__",
-    "config-3",
     "encodings",
     "ensurepip",
     "idlelib",
@@ -183,9 +182,5 @@ def hub_documents(
         return [Document(f"{path}:{i}", text[i * size : (i + 1) * size]) for i in range(count)]
     if len(rows) < count:
         raise TextError(f"data set {path!r} has {len(rows)} rows in split {split!r}, not {count}")
-    return [Document(f"{path}:{i}", text) for i, text in enumerate(_take(rows[column], count))]
-
-
-def _take(values: Any, count: int) -> Iterator[str]:
-    for index in range(count):
-        yield values[index]
+    texts = rows.select(range(count))[column]
+    return [Document(f"{path}:{i}", text) for i, text in enumerate(texts)]

@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import PositiveInt
+
 from kvpareto.eviction.policy import Clock, EvictionPolicy
 
 
@@ -19,7 +21,7 @@ class Lazy(EvictionPolicy):
             two prune at the same steps; they differ while it fills.
     """
 
-    period: int = 64
+    period: PositiveInt = 64
     trigger: Literal["overflow", "clock"] = "overflow"
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 
 from kvpareto.eviction.policy import Clock, Entries, EvictionPolicy
 
@@ -19,8 +20,8 @@ class Random(EvictionPolicy):
         seed: of the draws.
     """
 
-    period: int = 16
-    seed: int = 0
+    period: PositiveInt = 16
+    seed: NonNegativeInt = 0
 
     @property
     def overshoot(self) -> int:
