@@ -210,7 +210,17 @@ FIGURES = {
     "status": "ok", "why": "", "tpot_ms_p50": 1.0, "tpot_ms_p99": 2.0, "tpot_ms_max": 3.0,
     "tpot_ratio_lo": 0.4, "tpot_ratio_hi": 0.6, "ttft_ms": 5.0, "prefill_ms": 4.0, "total_ms": 9.0,
     "kv_bytes": 1000, "peak_extra_bytes": 10, "machine": "a machine", "yardstick_ms": 2.0,
+    "yardstick_cap": 64,
 }  # fmt: skip
+
+
+def arms(text: str = "t") -> list[dict[str, str]]:
+    """The lazy arms and the recompute ones of a text, all timed on text t."""
+    names = [("lazy", "R8"), ("lazy", "R9"), ("recompute", "cap32"), ("recompute", "cap64")]
+    return [
+        {"model": "m", "text": text, "policy": policy, "setting": setting, "timed_on": "t"}
+        for policy, setting in names
+    ]
 
 
 def timed(folder: Path, rows: list[dict]) -> dict[str, str]:
@@ -223,7 +233,7 @@ def fixed_baseline(path: Path, ratios: dict[int, float]) -> Path:
         str(cap): {"setting": f"cap{cap}", "time": FIGURES | {"tpot_ratio": ratio}}
         for cap, ratio in ratios.items()
     }
-    write_json(path, {"model": "m", "text": "t", "caps": caps})
+    write_json(path, {"model": "m", "text": "t", "timed_on": "t", "caps": caps})
     return path
 
 
@@ -236,7 +246,7 @@ def test_the_speed_up_is_recompute_over_yardstick_times_yardstick_over_arm(
     row = FIGURES | {"setting": "R8", "layout": "compact", "tpot_ratio": ratio}
     runs = [timed(folder, [row])]
     baseline = fixed_baseline(folder / "baseline.json", {64: recompute, 32: 1e9})
-    frame = timing_table(runs, [baseline], {"R8": 64}).set_index("setting")
+    frame = timing_table(runs, [baseline], arms()).set_index("setting")
     assert frame.loc["R8", "speedup_vs_recompute"] == pytest.approx(recompute / ratio)
     assert frame.loc["cap64", "speedup_vs_recompute"] == 1.0
 
@@ -247,7 +257,7 @@ def test_the_timing_table_has_its_columns_and_a_row_per_arm_layout_and_recompute
         for layout in ("soft_ring", "compact")
     ]
     baseline = fixed_baseline(tmp_path / "baseline.json", {64: 8.0, 32: 4.0})
-    frame = timing_table([timed(tmp_path, layouts)], [baseline], {"R8": 64})
+    frame = timing_table([timed(tmp_path, layouts)], [baseline], arms())
     assert keeps_contract("timing", frame)
     assert (frame["policy"] + "/" + frame["setting"] + "/" + frame["layout"]).tolist() == [
         "lazy/R8/compact", "lazy/R8/soft_ring", "recompute/cap32/none", "recompute/cap64/none",
@@ -258,12 +268,12 @@ def test_the_timing_table_has_its_columns_and_a_row_per_arm_layout_and_recompute
 
 @pytest.mark.parametrize("also_ok", [True, False])
 def test_an_arm_that_could_not_be_timed_is_a_row_with_its_status(tmp_path, also_ok):
-    failed = {"setting": "R9", "layout": "compact", "machine": "a machine", "status": "invalid"}
+    failed = {"setting": "R9", "layout": "compact", "status": "invalid", "yardstick_cap": 64}
     rows = [failed | {"why": "RuntimeError: no"}]
     if also_ok:
         rows.append(FIGURES | {"setting": "R8", "layout": "compact", "tpot_ratio": 0.5})
     baseline = fixed_baseline(tmp_path / "baseline.json", {64: 8.0})
-    frame = timing_table([timed(tmp_path, rows)], [baseline], {"R8": 64, "R9": 64})
+    frame = timing_table([timed(tmp_path, rows)], [baseline], arms())
     row = frame.set_index("setting").loc["R9"]
     assert keeps_contract("timing", frame)
     assert (row["status"], row["why"]) == ("invalid", "RuntimeError: no")
@@ -388,7 +398,7 @@ def by_policy(eviction: pd.DataFrame, timing: pd.DataFrame, text: str = "t") -> 
     return pareto_frame(eviction, timing, "m", text, 64).set_index("policy")
 
 
-def test_a_front_has_the_arms_at_its_cap_and_those_without_one():
+def test_a_front_has_the_arms_at_its_cap_and_at_the_largest_those_without_one():
     frame = by_policy(quality_rows(), timing_rows())
     assert sorted(frame.index) == ["full", "lazy", "recompute", "start_recent"]
 
@@ -401,15 +411,23 @@ def test_times_of_different_jobs_are_put_on_one_scale():
         np.testing.assert_allclose(figures, 12 * ratio * np.array([1, 0.9, 1.1]))
 
 
-def test_a_text_that_was_not_timed_borrows_the_times_of_one_that_was():
-    other = quality_rows().assign(text="u")
-    frame = by_policy(other, timing_rows(), text="u")
-    own = by_policy(quality_rows(), timing_rows())
-    pd.testing.assert_series_equal(frame["tpot_ms"], own["tpot_ms"])
+def test_a_text_that_was_not_timed_borrows_the_times_of_one_that_was(tmp_path):
+    row = FIGURES | {"setting": "R8", "layout": "compact", "tpot_ratio": 0.5}
+    baseline = fixed_baseline(tmp_path / "baseline.json", {64: 8.0})
+    frame = timing_table([timed(tmp_path, [row])], [baseline], [*arms("t"), *arms("u")])
+    own, borrowed = (frame[frame["text"] == text] for text in ("t", "u"))
     assert set(frame["timed_on"]) == {"t"}
-    both = pd.concat([timing_rows(), timing_rows().assign(timed_on="u", text="u")])
-    assert set(by_policy(other, both, text="u")["timed_on"]) == {"u"}
-    assert len(by_policy(other, both, text="u")) == len(frame)
+    pd.testing.assert_frame_equal(
+        own.drop(columns="text").reset_index(drop=True),
+        borrowed.drop(columns="text").reset_index(drop=True),
+    )
+
+
+def test_an_arm_without_a_cap_is_drawn_at_the_largest_cap_only():
+    """It is compared with recompute and the yardstick of that cap, and with no other."""
+    small = pareto_frame(quality_rows(), timing_rows(), "m", "t", 32)
+    assert "full" not in set(small["policy"])
+    assert "full" in by_policy(quality_rows(), timing_rows()).index
 
 
 def test_only_the_compact_layout_is_drawn():

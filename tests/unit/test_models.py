@@ -21,7 +21,6 @@ from kvpareto.models.load import (
     load_tokenizer,
     read_card,
     trained_length,
-    weights_id,
 )
 from kvpareto.models.reference import (
     TrainingText,
@@ -32,7 +31,7 @@ from kvpareto.models.reference import (
     save,
     train,
 )
-from kvpareto.records import file_sha256
+from kvpareto.records import RecordError, file_sha256
 from kvpareto.settings import ModelSettings, ReferenceSettings
 from kvpareto.text.tasks.needle import code_episode
 from kvpareto.text.tokenizer import BOS, train_tokenizer
@@ -92,10 +91,12 @@ def test_weights_in_several_files_are_found(tmp_path):
     )
 
 
-def test_weights_are_known_by_their_card_or_by_the_hubs_commit(shipped):
-    assert weights_id(local(shipped)) == file_sha256(shipped / "model.safetensors")
-    assert weights_id(ModelSettings(path="org/model", revision="abc")) == "org/model@abc"
+def test_a_reference_model_has_a_card_and_another_one_none(shipped, mine):
+    assert read_card(str(shipped))["sha256"].keys() >= {"config.json", "model.safetensors"}
     assert read_card("org/model") is None
+    (mine / CARD).write_text('{"sha256": {')
+    with pytest.raises(RecordError, match=r"card\.json is damaged"):
+        load_model(local(mine))
 
 
 @pytest.mark.parametrize("path", ["./nowhere", "resources/models/nowhere"])
@@ -381,9 +382,18 @@ def test_a_finished_training_that_is_started_again_returns_at_once(text, unbroke
 )
 def test_a_checkpoint_of_other_settings_is_refused(text, unbroken, other):
     model, _, checkpoint = unbroken
-    message = rf"{checkpoint} was made with other training settings; delete it"
+    message = rf"{checkpoint} was made with other settings or text; delete it"
     with pytest.raises(ValueError, match=message):
         train(model, text, changed(**other), checkpoint, no_figures)
+
+
+def test_a_checkpoint_of_another_text_is_refused(text, unbroken):
+    """Another Python has another standard library."""
+    model, _, checkpoint = unbroken
+    streams = [text.streams[0], text.streams[1][1:]]
+    other = TrainingText(streams, text.shares, text.tokenizer)
+    with pytest.raises(ValueError, match="made with other settings or text"):
+        train(model, other, SETTINGS, checkpoint, no_figures)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path):

@@ -444,7 +444,7 @@ def test_timing_has_a_row_per_setting_and_layout_and_one_for_every_failure(monke
     good = {"cap": 16, "cap_on": "post_prune", "sinks": 2, "period": 4, "trigger": "overflow"}
     bad = good | {"sinks": 16}  # leaves no window
     arms = [{"setting": setting, "yardstick": STRICT} for setting in (good, bad)]
-    rows, tokens = time_policy(model, DOCUMENT, "lazy", arms, 24, TIMING, StatisticsSettings())
+    rows, tokens = time_policy(model, DOCUMENT, "lazy", arms, 24, TIMING, 0.95)
     assert rows["setting"].tolist() == [setting_id("lazy", one) for one in (good, good, bad, bad)]
     assert rows["layout"].tolist() == ["compact", "soft_ring"] * 2
     assert rows["status"].tolist() == ["ok", "ok", "invalid", "invalid"]
@@ -452,16 +452,16 @@ def test_timing_has_a_row_per_setting_and_layout_and_one_for_every_failure(monke
         False, False, True, True,
     ]  # fmt: skip
     timed = rows[rows["status"] == "ok"]
-    assert (timed["timed_tokens"] == 6 * 3).all()
+    assert (timed["timed_tokens"] == 6 * 4).all()  # blocks of one whole period
     assert (timed["kv_bytes"] > 0).all()
     assert (timed["peak_extra_bytes"] == 12345).all()
     assert (timed["total_ms"] > timed["ttft_ms"]).all()
-    assert len(tokens) == 2 * 2 * 6 * 3
+    assert len(tokens) == 2 * 2 * 6 * 4
 
 
 def test_the_baseline_is_timed_in_runs_that_are_kept_apart():
     model = tiny_model("llama")
-    times = time_baseline(model, DOCUMENT, 16, STRICT, 2, 20, StatisticsSettings())
+    times = time_baseline(model, DOCUMENT, 16, STRICT, 2, 20, 0.95)
     assert len(times["run_ms"]) == 2
     assert times["timed_tokens"] == 2 * times["tokens_per_run"] == 40
     assert times["prefill_ms"] == 0
