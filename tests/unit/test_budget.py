@@ -124,8 +124,8 @@ def test_a_policy_without_a_budget_keeps_its_capacity_of_zero():
         ("lazy", 64, "peak", {"priod": 60}, "lazy has no parameter 'priod'; it has sinks, period"),
         ("recent", 64, "peak", {"sinks": 4}, "recent has no parameter 'sinks'; it has none"),
         ("lazy", 64, "peak", {"capacity": 9}, "lazy has no parameter 'capacity'"),
-        ("lazy", 64, "peak", {"period": -2}, "lazy: period must not be negative, not -2"),
-        ("lazy", 64, "none", {}, "lazy: cap_on 'none' needs an explicit window"),
+        ("lazy", 64, "peak", {"period": -2}, "lazy: period should be greater than 0, not -2"),
+        ("lazy", 64, "none", {}, "lazy: window, which cap_on none needs, should be a valid int"),
     ],
 )  # fmt: skip
 def test_an_impossible_budget_is_refused_with_its_numbers(name, cap, cap_on, parameters, message):
@@ -336,10 +336,20 @@ def test_an_entry_may_say_what_its_cap_is_on(entry, group, expected):
         ({"policy": "lazy", "period": []}, r"period must be a non-empty list, not \[\]"),
         ({"policy": "lazy", "periods": [8]}, "lazy has no parameter 'periods'; it has sinks"),
         ({"policy": "recent", "sinks": [8]}, "recent has no parameter 'sinks'; it has none"),
-        ({"policy": "lazy", "period": [-8]}, "lazy: period must not be negative, not -8"),
+        ({"policy": "lazy", "period": [-8]}, "lazy: period should be greater than 0, not -8"),
         ({"policy": "lazy", "sinks": [64]}, "cap 64 on post_prune leaves no recent window"),
         ({"policy": "lazy", "cap_on": ["peak"]}, "cap 64 on peak leaves no recent window"),
-        ({"policy": "lazy", "cap_on": ["none"]}, "cap_on 'none' needs an explicit window"),
+        ({"policy": "lazy", "cap_on": ["none"]}, "window, which cap_on none needs, should be"),
+        ({"policy": "lazy", "cap_on": ["none"], "window": [0]}, "should be greater than 0, not 0"),
+        ({"policy": "lazy", "cap_on": ["none"], "window": ["9"]}, "valid integer, not '9'"),
+        ({"policy": "lazy", "window": [9]}, "window follows from the cap unless cap_on is none"),
+        ({"policy": "lazy", "period": ["64"]}, "period should be a valid integer, not '64'"),
+        ({"policy": "lazy", "period": ["64"], "cap_on": ["peak"]}, "valid integer, not '64'"),
+        ({"policy": "lazy", "period": [16.0]}, "period should be a valid integer, not 16.0"),
+        ({"policy": "lazy", "period": [True]}, "period should be a valid integer, not True"),
+        ({"policy": "lazy", "period": [0]}, "period should be greater than 0, not 0"),
+        ({"policy": "random", "period": [0]}, "period should be greater than 0, not 0"),
+        ({"policy": "lazy", "trigger": ["never"]}, "trigger should be 'overflow' or 'clock', not"),
     ],
 )
 def test_an_impossible_arm_is_named_by_its_place_in_the_configuration(entry, message):
@@ -356,6 +366,18 @@ def test_all_impossible_arms_are_named_at_once():
         study_arms(study(groups))
     places = re.findall(r"eviction\.\w+\.arms\.\d+", str(caught.value))
     assert places == ["eviction.one.arms.1", "eviction.one.arms.2", "eviction.two.arms.0"]
+
+
+def test_every_impossible_setting_of_one_entry_is_named():
+    with pytest.raises(SettingsError) as caught:
+        one_group({"policy": "lazy", "period": [8, 60, 61]}, cap_on=["peak"])
+    assert str(caught.value).count("leaves no recent window") == 2
+
+
+def test_an_impossible_yardstick_is_refused_before_anything_runs():
+    config = study({"core": {"arms": [{"policy": "recent"}]}}, timing={"yardstick_sinks": 64})
+    with pytest.raises(SettingsError, match=r"timing\.yardstick_sinks .*no recent window"):
+        study_arms(config)
 
 
 def test_a_policy_that_breaks_its_own_cap_is_refused_with_the_numbers(monkeypatch):

@@ -29,7 +29,7 @@ from kvpareto.measure.nll import stream_nll
 from kvpareto.measure.quality import TOKEN_COLUMNS, prune_events, run_quality
 from kvpareto.measure.timing import ratio, time_baseline, time_policy
 from kvpareto.records import read_json, read_parquet
-from kvpareto.settings import StatisticsSettings, TimingSettings
+from kvpareto.settings import TimingSettings
 
 IDS = random_ids(3, 100)
 START = 32
@@ -56,6 +56,7 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_a_job_leaves_the_five_files_of_a_run_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "check_imports", lambda *_: None)  # a test imports what it likes
+    monkeypatch.setattr(jobs, "codehash", lambda *_: "c0de")
     root = logging.getLogger()
     before = root.handlers[:]
     try:
@@ -425,7 +426,7 @@ def test_steps_of_a_kind_that_there_is_not_have_no_time(pruned):
 
 def test_the_ratio_is_the_median_over_pairs_of_blocks():
     tokens = made_up([[500.0], [2000.0], [1500.0]] * 4, [[False]] * 12)
-    figures = ratio(tokens, StatisticsSettings())
+    figures = ratio(tokens, 0.95)
     assert figures["tpot_ratio"] == 1.5
     assert figures["tpot_ratio_lo"] <= 1.5 <= figures["tpot_ratio_hi"]
     assert figures["yardstick_ms"] == 1000.0

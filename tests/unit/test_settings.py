@@ -153,8 +153,8 @@ def test_what_is_left_out_has_its_default():
         ("texts.code.documents", [], "texts.code.documents: List should have at least 1 item"),
         ("models.ref.device", "tpu", "models.ref.device: String should match pattern"),
         ("models.ref.dtype", "float64", "models.ref.dtype: Input should be 'float32'"),
-        ("seed", -1, "seed: Input should be greater than or equal to 0 (got -1)"),
-        ("seed", True, "seed: Input should be a valid integer (got True)"),
+        ("timing.yardstick_sinks", -1, "Input should be greater than or equal to 0 (got -1)"),
+        ("timing.threads", True, "timing.threads: Input should be a valid integer (got True)"),
         ("timing.blocks", 5, "timing.blocks: Input should be greater than or equal to 6"),
         ("timing.layouts", ["ring"], "timing.layouts.0: Input should be 'compact' or 'soft_ring'"),
         ("statistics.confidence", 0.5, "statistics.confidence: Input should be greater than 0.5"),
@@ -174,7 +174,7 @@ def test_an_error_is_one_line_with_its_path(path, value, message):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("seed", "3"),
+        ("timing.threads", "3"),
         ("timing.blocks", "8"),
         ("statistics.confidence", "0.9"),
         ("eviction.core.caps", "[64]"),
