@@ -76,6 +76,14 @@ def job(
         write_json(output, record | {"exclusive": exclusive})
 
 
+def failure(error: Exception) -> tuple[str, str]:
+    """Status (`oom` or `invalid`) and reason of a measurement that raised."""
+    # The CPU's allocator raises a RuntimeError with these words, CUDA's one of its own.
+    words = ("can't allocate memory", "out of memory")
+    memory = isinstance(error, MemoryError) or any(word in str(error) for word in words)
+    return "oom" if memory else "invalid", f"{type(error).__name__}: {error}"
+
+
 def progress(what: str, every_s: float = 10.0) -> Callable[[int, int], None]:
     """A callback(done, total) that logs rate and time left, at most every `every_s` seconds."""
     started = last = time.monotonic()

@@ -36,11 +36,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OSError: with the target named, when the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -52,7 +55,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         message = f"could not write {path}: {reason or error}; nothing was left behind"
         raise OSError(number or errno.EIO, message) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -97,13 +101,14 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
     """Write `frame` without an index and without pandas' metadata, so equal data is equal bytes."""
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_parquet(path: str | Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        return frame
+    except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise RecordError(f"{path} is damaged ({error}); delete it and run again") from error

@@ -43,6 +43,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+_LOCAL = ("resources/", "results/", "/", "./", "../")
+
+
+def _need_revision(path: str, revision: str | None) -> None:
+    if not path.startswith(_LOCAL) and revision is None:
+        raise ValueError(
+            f"{path!r} is a hub id and has no revision; pin the commit, or write a local folder "
+            "with a leading ./"
+        )
+
+
 class ModelSettings(Strict):
     """A causal language model: a local folder or a hub id."""
 
@@ -53,12 +64,7 @@ class ModelSettings(Strict):
 
     @model_validator(mode="after")
     def _hub_needs_revision(self) -> ModelSettings:
-        local = self.path.startswith(("resources/", "results/", "/", "./", "../"))
-        if not local and self.revision is None:
-            raise ValueError(
-                f"{self.path!r} is a hub id and has no revision; pin the commit, or write a local "
-                "folder with a leading ./"
-            )
+        _need_revision(self.path, self.revision)
         return self
 
 
@@ -69,6 +75,14 @@ class StdlibText(Strict):
     part: Literal["code", "prose"]
     documents: list[str] = Field(min_length=1)
     tokens: PositiveInt = Field(description="scored tokens per document")
+
+    @field_validator("documents")
+    @classmethod
+    def _each_once(cls, documents: list[str]) -> list[str]:
+        twice = sorted({name for name in documents if documents.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} named twice; a document counts once")
+        return documents
 
 
 class HubText(Strict):
@@ -83,6 +97,11 @@ class HubText(Strict):
     join: str | None = Field(None, description="joins rows into one text; null: a row a document")
     documents: PositiveInt = 5
     tokens: PositiveInt = Field(description="scored tokens per document")
+
+    @model_validator(mode="after")
+    def _hub_needs_revision(self) -> HubText:
+        _need_revision(self.path, self.revision)
+        return self
 
 
 AnyText = StdlibText | HubText
@@ -259,9 +278,14 @@ def text_settings(text: dict[str, Any]) -> AnyText:
 
 def export_schema() -> str:
     """The JSON schema of `Settings`, for editors and for workflow/schemas."""
-    return json.dumps(Settings.model_json_schema(), indent=2, sort_keys=True) + "\n"
+    schema = Settings.model_json_schema()
+    # Overlays may set a group to null, which is taken out before the models see it.
+    groups = schema["properties"]["eviction"]["patternProperties"]
+    for pattern, group in groups.items():
+        groups[pattern] = {"anyOf": [group, {"type": "null"}]}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
 def is_local(path: str) -> bool:
     """Whether a model or data path names a folder here rather than a hub id."""
-    return Path(path).exists() or path.startswith(("resources/", "results/", "/", "./", "../"))
+    return Path(path).exists() or path.startswith(_LOCAL)

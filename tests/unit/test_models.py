@@ -1,5 +1,6 @@
 """Models: the same from files as in memory, refused when damaged, trained as if in one run."""
 
+import copy
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.tiny import CONTEXT, SHAPES, VOCAB, random_ids, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -147,6 +149,23 @@ def test_truncated_weights_are_refused_without_a_card_too(mine, kept):
         load_model(local(mine))
 
 
+def test_missing_tensors_are_not_made_up(mine):
+    (mine / CARD).unlink()
+    tensors = load_file(mine / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, mine / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 tensors are missing, the first is model\.norm"):
+        load_model(local(mine))
+
+
+def test_tensors_of_another_shape_are_refused(mine):
+    (mine / CARD).unlink()
+    config = (mine / "config.json").read_text().replace('"hidden_size": 64', '"hidden_size": 32')
+    (mine / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=f"cannot load model '{mine}'"):
+        load_model(local(mine))
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"model_type": "no_such_family"}'])
 def test_a_configuration_that_is_none_is_refused(mine, content):
     (mine / CARD).unlink()
@@ -221,6 +240,13 @@ def test_frequencies_that_change_with_the_length_are_refused():
         rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
     )
     with pytest.raises(UnsupportedModelError, match="rope type 'dynamic' changes its frequencies"):
+        families.rotary(AutoModelForCausalLM.from_config(config))
+
+
+def test_a_sliding_window_is_refused():
+    config = copy.deepcopy(tiny_model("mistral").config)
+    config.sliding_window = 8
+    with pytest.raises(UnsupportedModelError, match="a sliding window of 8 tokens is not support"):
         families.rotary(AutoModelForCausalLM.from_config(config))
 
 
@@ -362,6 +388,18 @@ def test_training_can_be_killed_and_goes_on_bit_for_bit(text, unbroken, tmp_path
     assert [row["step"] for row in curve] == [3, 6]
     for one, other in zip(resumed.parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_curve_is_the_same_where_evaluations_and_checkpoints_do_not_coincide(text, tmp_path):
+    settings = changed(evaluate_steps=4)
+    expected = train(fresh(text), text, settings, tmp_path / "a.pt", no_figures)
+
+    def killed(_: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(text), text, settings, tmp_path / "b.pt", killed)
+    assert train(fresh(text), text, settings, tmp_path / "b.pt", no_figures) == expected
 
 
 def test_the_curve_counts_tokens_and_the_loss_starts_at_that_of_a_guess(text, unbroken):

@@ -363,6 +363,12 @@ some_settings = st.builds(
 )
 
 
+@given(some_settings, st.permutations(["cap", "cap_on", "sinks", "period", "trigger"]))
+def test_the_order_of_a_settings_keys_does_not_change_its_id(setting, order):
+    """setting.json has its keys sorted."""
+    assert setting_id("lazy", {key: setting[key] for key in order}) == setting_id("lazy", setting)
+
+
 @given(one=some_settings, other=some_settings)
 def test_different_settings_have_different_ids(one, other):
     assert (setting_id("lazy", one) == setting_id("lazy", other)) == (one == other)

@@ -214,8 +214,13 @@ class TooMuch(Lazy):
     [
         (RuntimeError("no more"), "invalid", "RuntimeError: no more"),
         (ZeroDivisionError("by zero"), "invalid", "ZeroDivisionError: by zero"),
-        (MemoryError("too much"), "oom", "too much"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "oom", "CUDA out of memory"),
+        (MemoryError("too much"), "oom", "MemoryError: too much"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            "oom",
+            "OutOfMemoryError: CUDA out of memory",
+        ),
+        (RuntimeError("can't allocate memory"), "oom", "RuntimeError: can't allocate memory"),
     ],
 )
 def test_a_policy_that_raises_is_a_result(tmp_path, monkeypatch, error, status, why):
@@ -432,6 +437,7 @@ def test_the_ratio_is_the_median_over_pairs_of_blocks():
     assert figures["yardstick_ms"] == 1000.0
 
 
+CPU = torch.device("cpu")
 TIMING = TimingSettings(
     layouts=["compact", "soft_ring"], blocks=6, tokens_per_block=3, warm_up_tokens=1
 )
@@ -440,7 +446,9 @@ STRICT = {"cap": 16, "cap_on": "post_prune", "sinks": 2}
 
 def test_timing_has_a_row_per_setting_and_layout_and_one_for_every_failure(monkeypatch):
     # Profiling takes seconds; what it finds has tests of its own.
-    monkeypatch.setattr("kvpareto.measure.timing.peak_allocation", lambda step, steps: 12345)
+    monkeypatch.setattr(
+        "kvpareto.measure.timing.peak_allocation", lambda step, steps, device: 12345
+    )
     model = tiny_model("llama")
     good = {"cap": 16, "cap_on": "post_prune", "sinks": 2, "period": 4, "trigger": "overflow"}
     bad = good | {"sinks": 16}  # leaves no window
@@ -484,16 +492,18 @@ def test_the_peak_is_what_is_held_at_one_time():
         torch.empty(MEGABYTE, dtype=torch.uint8)
 
     for steps in (1, 5):
-        assert peak_allocation(step, steps) == pytest.approx(3 * MEGABYTE, rel=0.01)
+        assert peak_allocation(step, steps, CPU) == pytest.approx(3 * MEGABYTE, rel=0.01)
 
 
 def test_what_is_kept_from_step_to_step_adds_up():
     kept = []
-    peak = peak_allocation(lambda: kept.append(torch.empty(MEGABYTE, dtype=torch.uint8)), 4)
+    peak = peak_allocation(lambda: kept.append(torch.empty(MEGABYTE, dtype=torch.uint8)), 4, CPU)
     assert peak == pytest.approx(4 * MEGABYTE, rel=0.01)
 
 
 def test_what_was_held_before_does_not_count():
     held = torch.empty(8 * MEGABYTE, dtype=torch.uint8)
-    assert peak_allocation(lambda: held[:MEGABYTE].clone(), 2) == pytest.approx(MEGABYTE, rel=0.01)
-    assert peak_allocation(lambda: None, 2) == 0
+    assert peak_allocation(lambda: held[:MEGABYTE].clone(), 2, CPU) == pytest.approx(
+        MEGABYTE, rel=0.01
+    )
+    assert peak_allocation(lambda: None, 2, CPU) == 0

@@ -80,15 +80,31 @@ def one(value, name="x", **more):
     return cells(pd.DataFrame({name: [value]}), **more)[0][0]
 
 
+HEADS = [
+    *("policy", "setting", "capentries", "extrapolating", "ppl", "ppl_delta_pct%"),
+    *("kv_bytesbytes", "status", "alias_of", "why"),
+]
+
+
+def test_remarks_stand_at_the_right_end():
+    """Long words would push the figures off the page."""
+    assert [text for text, _ in page(EVICTION).heads] == HEADS
+
+
 def test_bounds_stand_in_the_cell_of_their_estimate():
     first, second = cells(EVICTION)
-    heads = [text for text, _ in page(EVICTION).heads]
-    assert first[6] == "+2.13 [1.90, 2.40]"
-    assert heads == [
-        *("policy", "setting", "capentries", "extrapolating", "alias_of", "ppl"),
-        *("ppl_delta_pct%", "kv_bytesbytes", "status", "why"),
-    ]
-    assert second[6] == DASH
+    delta = HEADS.index("ppl_delta_pct%")
+    assert first[delta] == "+2.13 [1.90, 2.40]"
+    assert second[delta] == DASH
+
+
+def test_words_that_are_the_same_in_every_row_stand_above_the_table():
+    frame = pd.DataFrame({"model": ["m"] * 3, "policy": list("abc"), "why": [""] * 3})
+    parsed = page(frame)
+    assert [text for text, _ in parsed.heads] == ["policy"]
+    source = html_table(frame, title="t")
+    assert "In every row: model m." in source
+    assert "Empty in every row: why." in source
 
 
 def test_bounds_without_a_prefix_go_with_value_or_estimate():
@@ -135,20 +151,20 @@ def test_bounds_far_wider_than_the_estimate_set_the_decimals():
 
 def test_missing_values_are_dashes_and_sort_as_nothing():
     row = page(EVICTION).rows[2]
-    assert [row[index][0] for index in (2, 3, 4, 5, 6, 7)] == [DASH] * 6
-    assert row[5][1]["data-key"] == ""
+    assert [row[index][0] for index in (2, 3, 4, 5, 6, 8)] == [DASH] * 6
+    assert row[HEADS.index("ppl")][1]["data-key"] == ""
 
 
 def test_cells_keep_the_exact_number_for_sorting():
-    assert page(EVICTION).rows[1][5][1]["data-key"] == "20.18114"
+    assert page(EVICTION).rows[1][HEADS.index("ppl")][1]["data-key"] == "20.18114"
 
 
 def test_a_status_is_coloured_and_written_out():
     row_ok, row_timeout = page(EVICTION).rows[1:]
     undecided = page(pd.DataFrame({"verdict": ["undecided"]})).rows[1][0]
     for (text, attributes), status, tone in (
-        (row_ok[8], "ok", "good"),
-        (row_timeout[8], "timeout", "bad"),
+        (row_ok[HEADS.index("status")], "ok", "good"),
+        (row_timeout[HEADS.index("status")], "timeout", "bad"),
         (undecided, "undecided", "open"),
     ):
         assert text == status

@@ -67,9 +67,9 @@ def setting_id(policy: str, setting: dict[str, Any]) -> str:
     """For example `cap512-peak-S4-R64-1f3a9c2e`; equal settings have equal ids, always."""
     symbols = policy_class(policy).symbols
     parts = [] if setting["cap"] is None else [f"cap{setting['cap']}", setting["cap_on"]]
-    for key, value in setting.items():
-        if key in ("cap", "cap_on"):
-            continue
+    known = [key for key in hyper_parameters(policy_class(policy)) if key in setting]
+    for key in [*known, *sorted(setting.keys() - {"cap", "cap_on", *known})]:
+        value = setting[key]
         if isinstance(value, str):
             parts.append(value)
         else:

@@ -8,13 +8,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_allocation(step: Callable[[], object], steps: int) -> int:
+def peak_allocation(step: Callable[[], object], steps: int, device: torch.device) -> int:
     """Most bytes that `steps` calls of `step` held at one time beyond those held before.
 
     On CUDA from the allocator; on a CPU by adding up the profiler's allocation events, since the
     process's resident size says nothing about a few megabytes.
     """
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -62,7 +62,7 @@ def stream_nll(
         while position < tokens - 1:
             steps, evicted = _plan_block(stream, min(many, tokens - 1 - position))
             chunk = ids[:, position : position + len(steps)]
-            block = Block(torch.tensor(evicted), policy.sinks, stream.rotary)
+            block = Block(torch.tensor(evicted, device=ids.device), policy.sinks, stream.rotary)
             logits = stream.forward(chunk, block=block)
             position += len(steps)
             table.add(position - len(steps) + 1, logits, steps)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from kvpareto.eviction.arms import policy_of, setting_id
 from kvpareto.eviction.policy import EvictionPolicy
 from kvpareto.eviction.trajectory import Trajectory
-from kvpareto.jobs import progress
+from kvpareto.jobs import failure, progress
 from kvpareto.measure.nll import recompute_nll, stream_nll, thinned
 from kvpareto.models import families
 from kvpareto.records import write_json, write_parquet
@@ -50,18 +50,16 @@ def run_quality(
     status, why = "ok", ""
     try:
         tokens = _measure(model, policy, ids, score_start, positions_per_document, arm["policy"])
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        status, why = "oom", str(error)
     except Exception as error:
         log.exception("%s failed", arm["policy"])
-        # The CPU allocator has no error class of its own.
-        status = "oom" if "can't allocate memory" in str(error) else "invalid"
-        why = f"{type(error).__name__}: {error}"
+        status, why = failure(error)
     else:
         bad = ~np.isfinite(tokens["nll_nats"].to_numpy())
         if bad.any():
             first = tokens.loc[bad, ["document", "position"]].iloc[0].to_dict()
             status, why = "invalid", f"{bad.sum()} losses are not finite, the first at {first}"
+        elif not np.isfinite(np.exp(tokens["nll_nats"].to_numpy(np.float64).mean())):
+            status, why = "invalid", "the perplexity is not finite"
     if status != "ok":
         tokens = pd.DataFrame({name: [] for name in TOKEN_COLUMNS})
     write_parquet(folder / "tokens.parquet", tokens[list(TOKEN_COLUMNS)])
@@ -115,7 +113,7 @@ def _figures(
         "extrapolating": lengths.peak_attended > context,
         "semantics": f"{keeps}-{lengths.digest}"
         if same
-        else setting_id(arm["policy"], arm["setting"]),
+        else f"{arm['policy']}/{setting_id(arm['policy'], arm['setting'])}",
         "scored_tokens": len(tokens),
         "ppl": float(np.exp(tokens["nll_nats"].to_numpy(np.float64).mean())),
     }

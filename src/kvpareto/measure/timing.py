@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kvpareto.claims.bootstrap import median_ratio
 from kvpareto.eviction.arms import YARDSTICK, policy_of, setting_id
-from kvpareto.jobs import progress
+from kvpareto.jobs import failure, progress
 from kvpareto.measure.latency import (
     CachedDecoder,
     RecomputeDecoder,
@@ -80,7 +80,8 @@ def time_policy(
                 )
             except Exception as error:
                 log.exception("%s %s is invalid", policy, name)
-                rows.append(row | {"status": "invalid", "why": f"{type(error).__name__}: {error}"})
+                status, why = failure(error)
+                rows.append(row | {"status": status, "why": why})
                 continue
             row |= summarise(measured) | ratio(measured, confidence)
             timed = measured.loc[measured["runner"] == "arm", "ms"]
@@ -88,7 +89,7 @@ def time_policy(
             row["timed_tokens"] = len(timed)
             row["kv_bytes"] = decoder.peak_entries * decoder.stream.cache.bytes_per_entry
             steps = max(_PROFILED_STEPS, decoder.stream.policy.overshoot + 1)
-            row["peak_extra_bytes"] = peak_allocation(decoder.token, steps)
+            row["peak_extra_bytes"] = peak_allocation(decoder.token, steps, model.device)
             rows.append(row | {"status": "ok", "why": ""})
             tokens.append(measured.assign(setting=name, layout=layout))
     return pd.DataFrame(rows), pd.concat(tokens) if tokens else pd.DataFrame()
@@ -149,6 +150,6 @@ def time_baseline(
         **ratio(tokens, confidence),
         "total_ms": started["ttft_ms"] + float(tokens.loc[tokens["runner"] == "arm", "ms"].sum()),
         "timed_tokens": int((tokens["runner"] == "arm").sum()),
-        "peak_extra_bytes": peak_allocation(arm.token, 2),
+        "peak_extra_bytes": peak_allocation(arm.token, 2, model.device),
         "machine": machine(),
     }

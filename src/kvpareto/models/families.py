@@ -24,8 +24,9 @@ def rotary(model: PreTrainedModel) -> Rotary:
     """The model's rotation.
 
     Raises:
-        UnsupportedModelError: another family, or frequencies that change with the length (dynamic
-            NTK, longrope), for which a stored key cannot be moved by one rotation.
+        UnsupportedModelError: another family, a sliding window, or frequencies that change with
+            the length (dynamic NTK, longrope), for which a stored key cannot be moved by one
+            rotation.
     """
     family = model.config.model_type
     if family not in _ROTARY:
@@ -37,6 +38,12 @@ def rotary(model: PreTrainedModel) -> Rotary:
     if kind in ("dynamic", "longrope"):
         raise UnsupportedModelError(
             f"rope type {kind!r} changes its frequencies with the length: cached keys cannot move"
+        )
+    window = getattr(model.config, "sliding_window", None)
+    kinds = getattr(model.config, "layer_types", None) or ["sliding_attention"]
+    if window is not None and "sliding_attention" in kinds:
+        raise UnsupportedModelError(
+            f"a sliding window of {window} tokens is not supported: the cache would ignore it"
         )
     inv_freq: torch.Tensor = module.inv_freq  # type: ignore[assignment]
     return Rotary(inv_freq.detach())

@@ -65,16 +65,23 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
     if is_local(settings.path):
         verify(settings.path)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             settings.path,
             revision=settings.revision,
             dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+        model: PreTrainedModel
+        model, report = loaded
+        if report["missing_keys"]:
+            # They would be drawn at random, with no more than a warning.
+            missing = sorted(report["missing_keys"])
+            raise ValueError(f"{len(missing)} tensors are missing, the first is {missing[0]}")
+        model.to(settings.device)  # type: ignore[arg-type]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         at = "" if settings.revision is None else f" at revision {settings.revision}"
         raise ModelError(f"cannot load model {settings.path!r}{at}: {error}") from error
-    model.to(settings.device)  # type: ignore[arg-type]
     model.eval()
     return model
 
@@ -89,7 +96,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
         verify(settings.path)
     try:
         return AutoTokenizer.from_pretrained(settings.path, revision=settings.revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot load the tokenizer of {settings.path!r}: {error}") from error
 
 

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from kvpareto.records import atomic_path, digest
+from kvpareto.records import RecordError, atomic_path, digest
 from kvpareto.settings import ReferenceSettings
 from kvpareto.text.corpora import stdlib_training
 from kvpareto.text.tasks import needle
@@ -88,6 +88,8 @@ class TrainingText:
         facts = [self.ids(fact) for fact in episode.facts]
         ending = self.ids(episode.question + episode.answer)
         room = length - 1 - len(ending) - sum(map(len, facts))
+        if room < 0:
+            raise ValueError(f"a context of {length} has no room for an episode of {length - room}")
         # Half of the questions come early and ordinary text goes on after them: retrieval must work
         # at every distance, and a question must not mean that the window ends.
         before = room if rng.random() < 0.5 else int(rng.integers(room // 4, room + 1))
@@ -172,9 +174,13 @@ def train(
     trainers = optimizers(model, settings)
     identity = digest([settings.model_dump(mode="json"), text.fingerprint])
     curve: list[dict[str, Any]] = []
+    losses: list[float] = []
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        try:
+            state = torch.load(checkpoint, weights_only=True)
+        except Exception as error:  # pickle, zip and torch raise errors of their own
+            raise RecordError(f"{checkpoint} is damaged ({error}); delete it") from error
         if state["identity"] != identity:
             raise ValueError(
                 f"{checkpoint} was made with other settings or text; delete it to train anew"
@@ -182,12 +188,11 @@ def train(
         model.load_state_dict(state["model"])
         for trainer, saved in zip(trainers, state["optimizers"], strict=True):
             trainer.load_state_dict(saved)
-        first, curve = state["step"], state["curve"]
+        first, curve, losses = state["step"], state["curve"], state["losses"]
         log.info("resuming from %s at step %d of %d", checkpoint, first, settings.steps)
 
     model.train()
     tokens_per_step = settings.windows_per_step * settings.context
-    losses: list[float] = []
     started = time.monotonic()
     for step in range(first, settings.steps):
         windows = [
@@ -240,6 +245,7 @@ def train(
                         "model": model.state_dict(),
                         "optimizers": [trainer.state_dict() for trainer in trainers],
                         "curve": curve,
+                        "losses": losses,
                     },
                     temporary,
                 )

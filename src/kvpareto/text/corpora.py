@@ -74,7 +74,7 @@ def fingerprint(documents: Sequence[Document]) -> str:
 
 @cache
 def stdlib_sources() -> dict[str, str]:
-    """Source text of every standard-library module, by dotted name, sorted.
+    """Source text of every standard-library module, by dotted name, in path order.
 
     Left out: tests, bundled third-party code, generated tables, and the build configuration
     (which holds paths of the machine).
@@ -171,7 +171,13 @@ def hub_documents(
     """
     from datasets import load_dataset
 
-    rows: Any = load_dataset(path, name, split=split, revision=revision)
+    try:
+        rows: Any = load_dataset(path, name, split=split, revision=revision)
+    except Exception as error:  # each cause has another class
+        at = f" at revision {revision}" if revision else ""
+        raise TextError(
+            f"cannot load split {split!r} of data set {path!r}{at}: {type(error).__name__}: {error}"
+        ) from error
     if column not in rows.column_names:
         raise TextError(
             f"data set {path!r} has no column {column!r}; it has {', '.join(rows.column_names)}"
@@ -179,6 +185,8 @@ def hub_documents(
     if join is not None:
         text = join.join(rows[column])
         size = len(text) // count
+        if size == 0:
+            raise TextError(f"data set {path!r} has too little text for {count} documents")
         return [Document(f"{path}:{i}", text[i * size : (i + 1) * size]) for i in range(count)]
     if len(rows) < count:
         raise TextError(f"data set {path!r} has {len(rows)} rows in split {split!r}, not {count}")
