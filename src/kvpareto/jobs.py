@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,20 @@ from kvpareto.provenance import check_imports, codehash, provenance
 from kvpareto.records import digest, file_sha256, write_json
 
 log = logging.getLogger(__name__)
+
+
+def process_start() -> datetime:
+    """When this process began: importing torch is seconds of full load, and part of the job.
+
+    Linux counts a process's start from the boot, whose own time of day it rounds down to a second.
+    Stamps that are a second early make jobs overlap that did not, so the process's age is taken
+    from the clock that counts from the boot as well.
+    """
+    created = psutil.Process().create_time()
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return datetime.fromtimestamp(created, UTC)
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - (created - psutil.boot_time())
+    return datetime.now(UTC) - timedelta(seconds=age)
 
 
 class CodeChangedError(RuntimeError):
@@ -56,8 +70,7 @@ def job(
         handlers=[logging.FileHandler(log_file, mode="w"), logging.StreamHandler(sys.stderr)],
         force=True,
     )
-    # Importing torch is seconds of full load, so the job starts when its process does.
-    started = datetime.fromtimestamp(psutil.Process().create_time(), UTC)
+    started = process_start()
     try:
         yield
         check_imports(script, *modules)
