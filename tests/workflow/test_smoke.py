@@ -128,6 +128,8 @@ def test_undeclared_code_stops_the_job(finished):
         (folder,) = [f for f in (finished.folder / target).iterdir() if "-R16-" in f.name]
         kept = {file: file.read_bytes() for file in folder.iterdir()}
         done = finished.run(f"{target}/{folder.name}/summary.json", check=False)
+    # Snakemake takes away what a failed job wrote, and the folder with it.
+    folder.mkdir(exist_ok=True)
     for file, content in kept.items():
         file.write_bytes(content)
     finished.run("--cleanup-metadata", *(str(f.relative_to(finished.folder)) for f in kept))
