@@ -28,7 +28,7 @@ resume: $(READY) ## the same after a run was killed: a killed run leaves its loc
 	$(MAKE) report
 
 reference: $(READY) ## train the reference models from raw text, into results/reference (hours)
-	$(SNAKEMAKE) reference_models
+	$(BIN)/snakemake --cores $(CORES) reference_models $(STUDY)
 
 adopt: ## make a trained reference model (MODEL=ref-neox) the one that ships, in resources/models
 	@test -d results/reference/$(MODEL)/model || { \

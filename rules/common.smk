@@ -1,6 +1,7 @@
 # The only file with functions: settings, arms, paths, and what the rules' params are made of.
 
 import re
+from functools import cache
 from pathlib import Path
 
 from kvpareto.eviction.arms import (
@@ -36,6 +37,7 @@ wildcard_constraints:
     setting="[A-Za-z0-9.-]+",
 
 
+@cache
 def code(script, *modules):
     """Hash of a script and of everything it imports; `modules` are resolved by name at run time."""
     return codehash(SCRIPTS / script, *modules)

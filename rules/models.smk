@@ -22,7 +22,10 @@ rule train_reference:
 
 rule reference_card:
     input:
-        rules.train_reference.output,
+        weights=rules.train_reference.output.weights,
+        config=rules.train_reference.output.config,
+        tokenizer=rules.train_reference.output.tokenizer,
+        training=rules.train_reference.output.training,
     output:
         "results/reference/{model}/model/card.json",
     log:

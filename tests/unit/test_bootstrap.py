@@ -12,9 +12,9 @@ from kvpareto.claims.bootstrap import (
     Interval,
     median_ratio,
     paired_mean,
-    perplexity,
     ppl_delta_pct,
 )
+from kvpareto.measure.nll import perplexity
 
 OPTIONS = {"block_tokens": 64, "resamples": 400, "confidence": 0.95, "seed": 7}
 

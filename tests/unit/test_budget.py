@@ -15,6 +15,7 @@ from kvpareto.eviction.arms import (
     Arm,
     baseline,
     caps_of,
+    policy_of,
     prefill_length,
     score_from,
     study_arms,
@@ -242,7 +243,8 @@ def test_the_yardstick_has_the_arms_own_budget(policy, setting, expected):
     )
     reference = yardstick(Arm("m1", "t1", policy, setting), config)
     assert (reference.policy, reference.setting) == ("start_recent", expected | {"sinks": 6})
-    assert reference.build().window == expected["cap"] - 6 - (expected["cap_on"] == "peak")
+    built = policy_of(reference.policy, reference.setting)
+    assert built.window == expected["cap"] - 6 - (expected["cap_on"] == "peak")
 
 
 @pytest.mark.parametrize("cap_on", ["post_prune", "peak"])
@@ -309,7 +311,7 @@ def test_the_order_of_arms_is_that_of_their_paths_whatever_the_configuration_say
 
 def test_an_arm_can_be_built_from_its_setting():
     for arm in one_group({"policy": "lazy", "cap_on": ["none"], "window": [20, 30]}):
-        policy = arm.build()
+        policy = policy_of(arm.policy, arm.setting)
         if arm.policy == "lazy":
             assert policy.window == arm.setting["window"]
         assert dataclasses.replace(policy) == policy

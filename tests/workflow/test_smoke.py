@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,9 @@ from collections import Counter
 import pandas as pd
 import pytest
 import yaml
+
+from kvpareto.models.load import load_model, verify
+from kvpareto.settings import ModelSettings
 
 pytestmark = pytest.mark.xdist_group("smoke")
 
@@ -195,3 +199,28 @@ def test_damaged_weights_are_refused_by_name(new_study):
     assert done.returncode != 0
     assert "model.safetensors is damaged" in done.stdout + done.stderr
     assert not (study.folder / target).exists()
+
+
+def test_a_reference_model_is_trained_and_described_by_its_rules(new_study, tmp_path):
+    """Two steps of a tiny model: what `make reference` does, all the way to the card."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tiny = {
+        "family": "gpt_neox",
+        "shape": shape | {"intermediate_size": 32},
+        "context": 512,
+        "steps": 2,
+        "windows_per_step": 2,
+        "evaluate_steps": 2,
+        "checkpoint_steps": 1,
+    }
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump({"reference": {"ref-tiny": tiny}}))
+    study = new_study("reference")
+    folder = study.folder / "results/reference/ref-tiny/model"
+    study.run("results/reference/ref-tiny/model/card.json", overlays=(str(file),))
+    card = json.loads((folder / "card.json").read_text())
+    assert card["training"]["curve"][-1]["step"] == 2
+    assert set(card["needle_accuracy"]) == {"128", "256", "512"}
+    assert card["held_out_perplexity"]["code"]["argparse"] > 100
+    verify(str(folder))
+    assert load_model(ModelSettings(path=str(folder))).config.model_type == "gpt_neox"

@@ -114,11 +114,6 @@ def ppl_delta_pct(
     return Interval(*(float(100 * np.expm1(value)) for value in mean))
 
 
-def perplexity(nll: ArrayLike) -> float:
-    """`exp(mean(nll))`, from nats per token, summed in float64."""
-    return float(np.exp(_vector(nll, "nll").mean()))
-
-
 def median_ratio(blocks_a: ArrayLike, blocks_b: ArrayLike, *, confidence: float) -> Interval:
     """Median of the ratios a_i / b_i of paired alternating timing blocks, with its interval.
 

@@ -53,9 +53,6 @@ class Arm:
     def cap_on(self) -> CapOn | None:
         return self.setting["cap_on"]  # type: ignore[no-any-return]
 
-    def build(self) -> EvictionPolicy:
-        return policy_of(self.policy, self.setting)
-
 
 def policy_of(name: str, setting: dict[str, Any]) -> EvictionPolicy:
     """The policy that a setting describes."""
@@ -148,11 +145,13 @@ def study_arms(settings: Settings) -> list[Arm]:
     for arm in list(arms.values()):
         base = baseline(arm.model, arm.text, yardstick(arm, settings).setting["cap"])
         for needed in (base, yardstick(base, settings), yardstick(arm, settings)):
+            if needed.path in arms:
+                continue
             try:
                 check(needed.policy, needed.setting)
             except BudgetError as error:
                 raise SettingsError(f"timing.yardstick_sinks or the cap: {error}") from None
-            arms.setdefault(needed.path, needed)
+            arms[needed.path] = needed
     return [arms[path] for path in sorted(arms)]
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kvpareto.eviction.autocap import build_policy
-from kvpareto.measure.nll import stream_nll
+from kvpareto.measure.nll import perplexity, stream_nll
 from kvpareto.models.ability import first_token_mass, held_out_nll, needle_accuracy
 from kvpareto.models.reference import TrainingText, encode_documents
 from kvpareto.provenance import environment, machine
@@ -95,7 +95,7 @@ def _sink_gap(model: Any, text: TrainingText, document: str, context: int) -> di
     for cap in (context // 2, context):
         for sinks in (0, 4, 32):
             policy = build_policy("start_recent", cap, "peak", {"sinks": sinks})
-            nll = stream_nll(model, policy, ids, context)["nll_nats"].to_numpy(np.float64)
-            rows[f"cap{cap}-S{sinks}"] = round(float(np.exp(nll.mean())), 3)
+            nll = stream_nll(model, policy, ids, context)["nll_nats"]
+            rows[f"cap{cap}-S{sinks}"] = round(perplexity(nll), 3)
     log.info("strict streaming perplexity by sinks: %s", rows)
     return rows

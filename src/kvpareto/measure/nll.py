@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from transformers import PreTrainedModel
 
 from kvpareto.eviction.arms import prefill_length
@@ -176,3 +177,8 @@ def recompute_nll(
 def thinned(first: int, last: int, count: int) -> list[int]:
     """`count` positions spread evenly over first..last, ends included."""
     return sorted({int(value) for value in np.linspace(first, last, count).round()})
+
+
+def perplexity(nll: ArrayLike) -> float:
+    """exp of the mean negative log-likelihood, in nats per token, taken in float64."""
+    return float(np.exp(np.asarray(nll, dtype=np.float64).mean()))

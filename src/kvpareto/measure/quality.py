@@ -15,7 +15,7 @@ from kvpareto.eviction.arms import policy_of, setting_id
 from kvpareto.eviction.policy import EvictionPolicy
 from kvpareto.eviction.trajectory import Trajectory
 from kvpareto.jobs import failure, progress
-from kvpareto.measure.nll import recompute_nll, stream_nll, thinned
+from kvpareto.measure.nll import perplexity, recompute_nll, stream_nll, thinned
 from kvpareto.models import families
 from kvpareto.records import write_json, write_parquet
 
@@ -58,7 +58,7 @@ def run_quality(
         if bad.any():
             first = tokens.loc[bad, ["document", "position"]].iloc[0].to_dict()
             status, why = "invalid", f"{bad.sum()} losses are not finite, the first at {first}"
-        elif not np.isfinite(np.exp(tokens["nll_nats"].to_numpy(np.float64).mean())):
+        elif not np.isfinite(perplexity(tokens["nll_nats"])):
             status, why = "invalid", "the perplexity is not finite"
     if status != "ok":
         tokens = pd.DataFrame({name: [] for name in TOKEN_COLUMNS})
@@ -115,7 +115,7 @@ def _figures(
         if same
         else f"{arm['policy']}/{setting_id(arm['policy'], arm['setting'])}",
         "scored_tokens": len(tokens),
-        "ppl": float(np.exp(tokens["nll_nats"].to_numpy(np.float64).mean())),
+        "ppl": perplexity(tokens["nll_nats"]),
     }
 
 

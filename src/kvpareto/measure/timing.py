@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from kvpareto.cache.layouts import Layout
 from kvpareto.claims.bootstrap import median_ratio
 from kvpareto.eviction.arms import YARDSTICK, policy_of, setting_id
 from kvpareto.jobs import failure, progress
@@ -62,37 +63,65 @@ def time_policy(
                 "yardstick_cap": arm["yardstick"]["cap"],
             }
             try:
-                yardstick = CachedDecoder(
-                    model, policy_of(YARDSTICK, arm["yardstick"]), "compact", document, score_start
-                )
-                decoder = CachedDecoder(
-                    model, policy_of(policy, arm["setting"]), layout, document, score_start
-                )
-                yardstick.start()
-                row |= prefill_times(decoder, _PREFILL_REPEATS)
-                measured = paired_blocks(
-                    decoder,
-                    yardstick,
-                    timing.blocks,
-                    whole_periods(timing.tokens_per_block, decoder.stream.policy.overshoot),
-                    timing.warm_up_tokens,
-                    progress(name),
+                figures, measured = _time_arm(
+                    model, document, policy, arm, layout, score_start, timing, confidence
                 )
             except Exception as error:
-                log.exception("%s %s is invalid", policy, name)
+                log.exception("%s %s failed", policy, name)
                 status, why = failure(error)
                 rows.append(row | {"status": status, "why": why})
                 continue
-            row |= summarise(measured) | ratio(measured, confidence)
-            timed = measured.loc[measured["runner"] == "arm", "ms"]
-            row["total_ms"] = row["ttft_ms"] + float(timed.sum())
-            row["timed_tokens"] = len(timed)
-            row["kv_bytes"] = decoder.peak_entries * decoder.stream.cache.bytes_per_entry
-            steps = max(_PROFILED_STEPS, decoder.stream.policy.overshoot + 1)
-            row["peak_extra_bytes"] = peak_allocation(decoder.token, steps, model.device)
-            rows.append(row | {"status": "ok", "why": ""})
+            rows.append(row | figures | {"status": "ok", "why": ""})
             tokens.append(measured.assign(setting=name, layout=layout))
     return pd.DataFrame(rows), pd.concat(tokens) if tokens else pd.DataFrame()
+
+
+def _time_arm(
+    model: PreTrainedModel,
+    document: torch.Tensor,
+    policy: str,
+    arm: dict[str, Any],
+    layout: Layout,
+    score_start: int,
+    timing: TimingSettings,
+    confidence: float,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Figures of one arm in one layout, and the times of all tokens."""
+    yardstick = CachedDecoder(
+        model, policy_of(YARDSTICK, arm["yardstick"]), "compact", document, score_start
+    )
+    built = policy_of(policy, arm["setting"])
+    decoder = CachedDecoder(model, built, layout, document, score_start)
+    yardstick.start()
+    started = prefill_times(decoder, _PREFILL_REPEATS)
+    measured = paired_blocks(
+        decoder,
+        yardstick,
+        timing.blocks,
+        whole_periods(timing.tokens_per_block, built.overshoot),
+        timing.warm_up_tokens,
+        progress(setting_id(policy, arm["setting"])),
+    )
+    profiled = max(_PROFILED_STEPS, built.overshoot + 1)
+    return {
+        **_figures(measured, started, confidence),
+        "kv_bytes": decoder.peak_entries * decoder.stream.cache.bytes_per_entry,
+        "peak_extra_bytes": peak_allocation(decoder.token, profiled, model.device),
+    }, measured
+
+
+def _figures(
+    measured: pd.DataFrame, started: dict[str, float], confidence: float
+) -> dict[str, Any]:
+    """What every timed arm reports: start, tokens, total, and the ratio to the yardstick."""
+    timed = measured.loc[measured["runner"] == "arm", "ms"]
+    return {
+        **started,
+        **summarise(measured),
+        **ratio(measured, confidence),
+        "total_ms": started["ttft_ms"] + float(timed.sum()),
+        "timed_tokens": len(timed),
+    }
 
 
 def whole_periods(tokens: int, period: int) -> int:
@@ -145,11 +174,7 @@ def time_baseline(
     return {
         "run_ms": means,
         "tokens_per_run": 10 * per_block,
-        **started,
-        **summarise(tokens),
-        **ratio(tokens, confidence),
-        "total_ms": started["ttft_ms"] + float(tokens.loc[tokens["runner"] == "arm", "ms"].sum()),
-        "timed_tokens": int((tokens["runner"] == "arm").sum()),
+        **_figures(tokens, started, confidence),
         "peak_extra_bytes": peak_allocation(arm.token, 2, model.device),
         "machine": machine(),
     }
