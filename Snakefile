@@ -16,6 +16,7 @@ min_version("9.27")
 
 
 configfile: "config.yaml"
+configfile: "config/claims.yaml"
 
 
 report: "workflow/report/workflow.rst"
@@ -27,6 +28,9 @@ include: "rules/models.smk"
 include: "rules/baseline.smk"
 include: "rules/provenance.smk"
 include: "rules/eviction.smk"
+include: "rules/spikes.smk"
+include: "rules/probes.smk"
+include: "rules/claims.smk"
 include: "rules/report.smk"
 
 

@@ -8,6 +8,7 @@ rule baseline_time:
         model=model_files,
     output:
         time="results/baselines/{model}/{text}/time.json",
+        memory="results/baselines/{model}/{text}/memory.parquet",
         provenance="results/baselines/{model}/{text}/provenance.json",
     log:
         "results/logs/baseline_time/{model}-{text}.log",
@@ -16,7 +17,7 @@ rule baseline_time:
     threads: 999
     params:
         p=baseline_time_params,
-        code=code("baseline_time.py", *policy_modules("start_recent")),
+        code=code("baseline_time.py", *policy_modules("start_recent", "recompute")),
         env=ENVIRONMENT,
     script:
         "../workflow/scripts/baseline_time.py"

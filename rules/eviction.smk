@@ -31,6 +31,7 @@ rule evict_time:
     output:
         timing="results/timing/{model}/{text}/{policy}/timing.parquet",
         tokens="results/timing/{model}/{text}/{policy}/tokens.parquet",
+        memory="results/timing/{model}/{text}/{policy}/memory.parquet",
         provenance="results/timing/{model}/{text}/{policy}/provenance.json",
     log:
         "results/logs/evict_time/{model}/{text}/{policy}.log",

@@ -89,8 +89,14 @@ def job(
         write_json(output, record | {"exclusive": exclusive})
 
 
+class RefusedError(RuntimeError):
+    """What is asked for is known not to work; the message says why."""
+
+
 def failure(error: Exception) -> tuple[str, str]:
-    """Status (`oom` or `invalid`) and reason of a measurement that raised."""
+    """Status (`oom`, `refused` or `invalid`) and reason of a measurement that raised."""
+    if isinstance(error, RefusedError):
+        return "refused", str(error)
     # The CPU's allocator raises a RuntimeError with these words, CUDA's one of its own.
     words = ("can't allocate memory", "out of memory")
     memory = isinstance(error, MemoryError) or any(word in str(error) for word in words)

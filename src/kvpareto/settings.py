@@ -25,6 +25,9 @@ from pydantic import (
     model_validator,
 )
 
+from kvpareto.claim_settings import Claim, Margins, Recommendation, RecommendedTest
+from kvpareto.config_errors import explain
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 """A name that becomes part of a path: lower case letters, digits, dots, hyphens."""
 
@@ -127,6 +130,7 @@ class EvictionGroup(Strict):
     texts: list[Name] = Field(min_length=1)
     caps: list[PositiveInt] = Field(min_length=1)
     cap_on: list[CapOn] = Field(["post_prune"], min_length=1)
+    timing: bool = Field(True, description="false: quality only")
     arms: list[Arms] = Field(min_length=1)
 
 
@@ -145,6 +149,9 @@ class TimingSettings(Strict):
         [], description="texts to time on; time depends on lengths, not words"
     )
     layouts: list[Literal["compact", "soft_ring"]] = Field(["compact"], min_length=1)
+    further_layouts: dict[str, list[Literal["soft_ring", "ring"]]] = Field(
+        {}, description="further layouts of single policies; ring is for start_recent alone"
+    )
     yardstick_sinks: NonNegativeInt = 4
     blocks: PositiveInt = Field(8, ge=6, description="alternating pairs of blocks")
     tokens_per_block: PositiveInt = 128
@@ -158,6 +165,24 @@ class StatisticsSettings(Strict):
     block_tokens: PositiveInt = Field(64, ge=64)
     resamples: PositiveInt = 2000
     confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class ProbeSettings(Strict):
+    """The probes: measurements that explain the arms, on one cap of each model."""
+
+    cap: PositiveInt | None = Field(None, description="null: the study's largest cap")
+    sinks: NonNegativeInt = 4
+    periods: list[PositiveInt] = Field([1, 4, 16, 64], min_length=1, description="R")
+    blocks: PositiveInt = Field(8, ge=6, description="alternating pairs of blocks")
+    tokens_per_block: PositiveInt = 64
+    warm_up_tokens: PositiveInt = 16
+    layouts: list[Literal["compact", "soft_ring"]] = Field(["compact"], min_length=1)
+    memory_layouts: list[Literal["compact", "soft_ring", "ring", "dynamic", "converted"]] = Field(
+        ["compact", "ring", "dynamic", "converted"], min_length=1
+    )
+    compared_tokens: PositiveInt = Field(64, description="tokens whose logits are compared")
+    profiled_periods: list[PositiveInt] = Field([1, 64], min_length=1)
+    profiled_tokens: PositiveInt = Field(8, description="tokens of a block under the profiler")
 
 
 class ReferenceSettings(Strict):
@@ -189,6 +214,10 @@ class Settings(Strict):
     baseline: BaselineSettings = BaselineSettings()
     timing: TimingSettings = TimingSettings()
     statistics: StatisticsSettings = StatisticsSettings()
+    probes: ProbeSettings = ProbeSettings()
+    margins: Margins = Margins()
+    claims: dict[Name, Claim] = {}
+    recommend: dict[str, Recommendation] = {}
     reference: dict[Name, ReferenceSettings] = {}
 
     @field_validator("eviction", mode="before")
@@ -223,36 +252,16 @@ class Settings(Strict):
                     for name in names
                     if name not in known
                 ]
+        problems += [
+            f"claims.{name}: tests name the use {test.use!r}, which is not defined under recommend; "
+            f"known: {', '.join(self.recommend) or 'none'}"
+            for name, claim in self.claims.items()
+            for test in claim.tests
+            if isinstance(test, RecommendedTest) and test.use not in self.recommend
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-
-_ADVICE = {
-    "extra_forbidden": "unknown key; remove it or correct its spelling",
-    "missing": "required key is missing; add it",
-    "list_type": "must be a list: write [value], also for a single value",
-}
-_FROM_COMMAND_LINE = (
-    "a string: --config turns numbers, booleans and nested values into strings; "
-    "write a YAML file and pass it with --configfile"
-)
-
-
-def _explain(error: Any) -> str:
-    """One line for one pydantic error: path, what is wrong, the value, what to do."""
-    path = ".".join(str(part) for part in error["loc"] if part not in ("stdlib", "hub"))
-    kind, value = error["type"], error["input"]
-    advice = _ADVICE.get(kind, error["msg"].removeprefix("Value error, "))
-    if isinstance(value, str) and kind.endswith("_type") and kind != "string_type":
-        advice += f" (this is {_FROM_COMMAND_LINE})"
-    shown = "" if kind in ("missing", "value_error") else f" (got {_short(value)})"
-    return f"{path}: {advice}{shown}" if path else advice
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def parse_settings(config: dict[str, Any]) -> Settings:
@@ -264,7 +273,7 @@ def parse_settings(config: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(config)
     except ValidationError as error:
-        lines = [_explain(one) for one in error.errors()]
+        lines = [explain(one) for one in error.errors()]
         raise SettingsError(
             f"the configuration has {len(lines)} error{'s' * (len(lines) > 1)}:\n  "
             + "\n  ".join(lines)

@@ -17,7 +17,7 @@ from kvpareto.report.aggregate import (
     provenance_table,
     timing_table,
 )
-from kvpareto.report.merged import pareto_frame, with_settings
+from kvpareto.report.merged import pareto_frame, trace_frame, with_settings
 from kvpareto.settings import StatisticsSettings
 
 CONTRACT = {
@@ -373,6 +373,7 @@ def quality_rows(**changes: dict) -> pd.DataFrame:
         "full": {"cap": None},
     }
     plain = {"model": "m", "text": "t", "setting": "s", "ppl_delta_pct": 1.0, "status": "ok"}
+    plain |= dict.fromkeys(("post_prune_len", "mean_attended_len", "peak_attended_len"), 64)
     frame = pd.DataFrame(
         [plain | {"policy": name} | row | changes.get(name, {}) for name, row in rows.items()]
     )
@@ -394,8 +395,10 @@ def timing_rows(**changes: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_policy(eviction: pd.DataFrame, timing: pd.DataFrame, text: str = "t") -> pd.DataFrame:
-    return pareto_frame(eviction, timing, "m", text, 64).set_index("policy")
+def by_policy(
+    eviction: pd.DataFrame, timing: pd.DataFrame, text: str = "t", matched: str = "peak"
+) -> pd.DataFrame:
+    return pareto_frame(eviction, timing, "m", text, 64, matched).set_index("policy")
 
 
 def test_a_front_has_the_arms_at_its_cap_and_at_the_largest_those_without_one():
@@ -425,17 +428,60 @@ def test_a_text_that_was_not_timed_borrows_the_times_of_one_that_was(tmp_path):
 
 def test_an_arm_without_a_cap_is_drawn_at_the_largest_cap_only():
     """It is compared with recompute and the yardstick of that cap, and with no other."""
-    small = pareto_frame(quality_rows(), timing_rows(), "m", "t", 32)
+    small = pareto_frame(quality_rows(), timing_rows(), "m", "t", 32, "peak")
     assert "full" not in set(small["policy"])
     assert "full" in by_policy(quality_rows(), timing_rows()).index
 
 
-def test_only_the_compact_layout_is_drawn():
-    ring = timing_rows().assign(layout="soft_ring", tpot_ratio=99.0)
-    both = pd.concat([timing_rows(), ring])
+def test_an_arm_has_a_row_for_each_cache_layout_and_they_share_the_scale_of_the_compact_one():
+    ring = timing_rows().assign(layout="ring", tpot_ratio=0.25, yardstick_ms=99.0)
+    ring = ring[ring["policy"] == "start_recent"]
+    frame = by_policy(quality_rows(), pd.concat([timing_rows(), ring]))
+    strict = frame.loc["start_recent"].set_index("layout")["tpot_ms"]
+    assert strict.to_dict() == {"compact": 12.0, "ring": 3.0}
     pd.testing.assert_frame_equal(
-        by_policy(quality_rows(), both), by_policy(quality_rows(), timing_rows())
+        frame[frame["layout"] != "ring"], by_policy(quality_rows(), timing_rows())
     )
+
+
+@pytest.mark.parametrize(
+    ("matched", "within"),
+    [
+        ("post_prune", ["lazy", "recompute", "start_recent"]),
+        ("mean", ["recompute", "start_recent"]),
+        ("peak", ["start_recent"]),
+    ],
+)
+def test_a_budget_is_matched_on_one_length_and_attended_ones_count_the_current_token(
+    matched, within
+):
+    rows = quality_rows(
+        lazy={"mean_attended_len": 72.5, "peak_attended_len": 80},
+        recompute={"peak_attended_len": 66},
+        start_recent={"mean_attended_len": 65, "peak_attended_len": 65},
+        full={"post_prune_len": 65, "mean_attended_len": 300.0, "peak_attended_len": 600},
+    )
+    frame = by_policy(rows, timing_rows(), matched=matched)
+    assert sorted(frame.index[frame["within"]]) == within
+
+
+def test_a_trace_pairs_the_first_tokens_of_one_document_with_the_reference():
+    tokens = pd.DataFrame(
+        {
+            "document": [0, 1, 1, 1],
+            "position": [5, 7, 6, 8],
+            "pruned": [True, False, True, False],
+            "nll_nats": [9.0, 2.0, 1.0, 3.0],
+        }
+    )
+    reference = tokens.assign(nll_nats=tokens["nll_nats"] / 2).sample(frac=1, random_state=0)
+    frame = trace_frame(tokens, reference, document=1, length=2)
+    assert frame.to_dict("list") == {
+        "position": [6, 7],
+        "pruned": [True, False],
+        "nll_nats": [1.0, 2.0],
+        "nll_nats_reference": [0.5, 1.0],
+    }
 
 
 def test_an_arm_that_failed_anywhere_says_where():

@@ -20,7 +20,7 @@ LEVELS = (
     ("attention", "eviction"),
     ("jobs",),
     ("settings", "provenance"),
-    ("records",),
+    ("claim_settings", "config_errors", "records"),
 )
 """Rooms from top to bottom. A room may import rooms of lower levels and itself, nothing beside."""
 

@@ -79,28 +79,33 @@ def test_the_window_is_what_the_other_parts_leave(name, parameters, cap_on, wind
     assert policy.capacity == 64 - policy.reserved - overshoot
 
 
-@dataclass(frozen=True)
-class Slack(StartRecent):
-    """Leaves `slack` entries free after a prune and keeps `bridge` beside the window."""
-
-    slack: int = 3
-    bridge: int = 5
-
-    @property
-    def reserved(self) -> int:
-        return self.slack
-
-    @property
-    def beside_window(self) -> int:
-        return self.sinks + self.bridge
-
-
-@pytest.mark.parametrize(("cap_on", "window"), [("post_prune", 52), ("peak", 51)])
-def test_slack_and_whatever_lies_beside_the_window_come_off_it_too(monkeypatch, cap_on, window):
-    monkeypatch.setattr("kvpareto.eviction.autocap.policy_class", lambda name: Slack)
-    policy = build_policy("slack", 64, cap_on, {"sinks": 4})
-    assert policy.window == window
-    assert build_policy("slack", 64, "none", {"sinks": 4}, window=30).capacity == 4 + 5 + 30
+@pytest.mark.parametrize(
+    ("name", "parameters", "post_prune", "peak", "beside"),
+    [
+        ("adaptive_entropy", {"period_min": 5, "period_max": 9}, 60, 51, 4),
+        ("adaptive_slack", {"delta": 8}, 60, 51, 4),
+        ("bridge", {"period": 9, "bridge": 3}, 57, 48, 7),
+        ("max_drop", {"period": 9, "slack": 6, "max_drop": 2}, 54, 51, 4),
+        # A cooling stream keeps to the hard limit, and below its capacity for want of slack.
+        ("max_drop", {"period": 9, "slack": 6, "variant": "cooldown"}, 51, 51, 7),
+        ("max_drop", {"period": 9, "slack": 0, "variant": "cooldown"}, 51, 50, 13),
+        ("overlap", {"period": 9, "overlap": 3}, 57, 48, 7),
+        ("refresh", {"period": 9, "budget": 3}, 57, 48, 7),
+        ("scissorhands", {"recent": 5}, 46, 45, 18),
+        ("slack", {"period": 9, "slack": 6}, 54, 51, 4),
+        ("slack", {"period": 9, "slack": 12}, 48, 48, 4),
+        ("snapkv", {"period": 9, "recent": 5}, 56, 47, 8),
+    ],
+)
+def test_slack_and_whatever_lies_beside_the_window_come_off_it_too(
+    name, parameters, post_prune, peak, beside
+):
+    assert build_policy(name, 64, "post_prune", parameters).window == post_prune
+    bounded = build_policy(name, 64, "peak", parameters)
+    assert bounded.window == peak
+    assert bounded.peak == 64
+    free = build_policy(name, 64, "none", parameters, window=30)
+    assert (free.window, free.capacity) == (30, 30 + beside)
 
 
 def test_without_a_bound_the_window_is_the_one_asked_for():

@@ -1,10 +1,9 @@
-"""Policies: what every one of them must do, and what each one says it does.
+"""Policies: what every one of them must do.
 
 A new policy is one new row in `DEFAULTS`, and every test of the first half holds for it.
 """
 
 import re
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,53 +11,96 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.driver import HEADS, LAYERS, ROWS, Driver, decided, lengths, prunes, signals
 
 import kvpareto.eviction.policies
 from kvpareto.eviction.arms import prefill_length, setting_id
 from kvpareto.eviction.autocap import BudgetError, build_policy
+from kvpareto.eviction.policies.adaptive_entropy import AdaptiveEntropy
+from kvpareto.eviction.policies.adaptive_slack import AdaptiveSlack
+from kvpareto.eviction.policies.bridge import Bridge
 from kvpareto.eviction.policies.full import Full
+from kvpareto.eviction.policies.h2o import H2O
+from kvpareto.eviction.policies.keydiff import KeyDiff
+from kvpareto.eviction.policies.knorm import KNorm
 from kvpareto.eviction.policies.lazy import Lazy
+from kvpareto.eviction.policies.max_drop import MaxDrop
+from kvpareto.eviction.policies.overlap import Overlap
+from kvpareto.eviction.policies.pyramidkv import PyramidKV
 from kvpareto.eviction.policies.random import Random
 from kvpareto.eviction.policies.recent import Recent
 from kvpareto.eviction.policies.recompute import Recompute
+from kvpareto.eviction.policies.refresh import Refresh
+from kvpareto.eviction.policies.scissorhands import Scissorhands
+from kvpareto.eviction.policies.slack import Slack
+from kvpareto.eviction.policies.snapkv import SnapKV
 from kvpareto.eviction.policies.start_recent import StartRecent
-from kvpareto.eviction.policy import (
-    Clock,
-    Entries,
-    EvictionPolicy,
-    hyper_parameters,
-    policy_class,
-    sinks_and_recent,
-)
+from kvpareto.eviction.policies.static_cache import StaticCache
+from kvpareto.eviction.policies.tova import Tova
+from kvpareto.eviction.policy import EvictionPolicy, hyper_parameters, policy_class
 from kvpareto.eviction.trajectory import simulate
 
 DEFAULTS: dict[str, EvictionPolicy] = {
+    "adaptive_entropy": AdaptiveEntropy(),
+    "adaptive_slack": AdaptiveSlack(),
+    "bridge": Bridge(),
     "full": Full(),
+    "h2o": H2O(),
+    "keydiff": KeyDiff(),
+    "knorm": KNorm(),
     "lazy": Lazy(),
+    "max_drop": MaxDrop(),
+    "overlap": Overlap(),
+    "pyramidkv": PyramidKV(),
     "random": Random(),
     "recent": Recent(),
     "recompute": Recompute(),
+    "refresh": Refresh(),
+    "scissorhands": Scissorhands(),
+    "slack": Slack(),
+    "snapkv": SnapKV(),
     "start_recent": StartRecent(),
+    "static_cache": StaticCache(),
+    "tova": Tova(),
 }
 """One default instance of every file in policies/."""
 
 VALUES = {
-    "sinks": st.integers(0, 6),
+    "beta": st.integers(1, 30),
+    "bridge": st.integers(0, 6),
+    "budget": st.integers(1, 6),
+    "delta": st.integers(1, 9),
+    "history": st.integers(1, 12),
+    "kernel": st.sampled_from([3, 5, 7]),
+    "max_drop": st.integers(1, 9),
+    "overlap": st.integers(0, 6),
     "period": st.integers(1, 9),
+    "period_max": st.integers(1, 9),
+    "period_min": st.integers(1, 9),
+    "placement": st.sampled_from(["tail", "middle", "sinks"]),
+    "pool": st.sampled_from(["avg", "max"]),
+    "positions": st.sampled_from(["in_cache", "original"]),
+    "recent": st.integers(1, 5),
     "seed": st.integers(0, 3),
+    "selector": st.sampled_from(["uniform", "structural", "uncertainty"]),
+    "sinks": st.integers(0, 6),
+    "slack": st.integers(0, 9),
+    "span": st.integers(1, 9),
     "trigger": st.sampled_from(["overflow", "clock"]),
+    "variant": st.sampled_from(["naive", "cooldown"]),
 }
-"""Values to try of hyper-parameters by name; one that is not here keeps its default."""
+"""Values to try of hyper-parameters by name."""
 
-ROWS, HEADS, LAYERS = 2, 3, 2
+TOKENS = 48
 
 every_policy = pytest.mark.parametrize("name", DEFAULTS)
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=8, deadline=None)
+drawn_signals = st.integers(0, 999).map(lambda seed: signals(seed, TOKENS))
 
 
 def parameters_of(name: str) -> st.SearchStrategy[dict]:
     known = hyper_parameters(type(DEFAULTS[name]))
-    return st.fixed_dictionaries({key: VALUES[key] for key in known if key in VALUES})
+    return st.fixed_dictionaries({key: VALUES[key] for key in known})
 
 
 def drawn(data: st.DataObject, name: str) -> tuple[EvictionPolicy, int | None, str | None]:
@@ -70,38 +112,8 @@ def drawn(data: st.DataObject, name: str) -> tuple[EvictionPolicy, int | None, s
         return bare, None, None
     cap_on = data.draw(st.sampled_from(bounded))
     least = bare.beside_window + bare.reserved + bare.overshoot + 1
-    cap = data.draw(st.integers(least, least + 20))
+    cap = data.draw(st.integers(least, least + 12))
     return build_policy(name, cap, cap_on, parameters), cap, cap_on
-
-
-def decided(policy: EvictionPolicy, tokens: int, layer: int = 0) -> list[torch.Tensor]:
-    """The tokens (by index) that a layer holds after each token of a stream, [rows, heads, kept].
-
-    Raises:
-        AssertionError: an answer of the policy is none of the sorted subsets that it may give.
-    """
-    held = torch.empty(ROWS, HEADS, 0, dtype=torch.int64)
-    after, since_prune = [], 0
-    for token in range(tokens):
-        held = torch.cat([held, torch.full((ROWS, HEADS, 1), token)], dim=-1)
-        length, since_prune = held.shape[-1], since_prune + 1
-        drop = policy.drop(Clock(token + 1, length, since_prune))
-        assert 0 <= drop < length
-        if drop:
-            since_prune = 0
-            entries = Entries(length, ROWS, HEADS, layer, token + 1)
-            keep = policy.keep(entries, drop)
-            assert keep.dtype == torch.int64
-            assert keep.shape in {(length - drop,), (ROWS, HEADS, length - drop)}
-            assert (keep[..., 1:] > keep[..., :-1]).all()
-            assert (keep >= 0).all()
-            assert (keep < length).all()
-            held = held.gather(-1, keep.expand(ROWS, HEADS, -1))
-        after.append(held)
-    return after
-
-
-# What every policy must do.
 
 
 def test_every_policy_file_has_a_row():
@@ -116,52 +128,94 @@ def test_every_policy_file_has_a_row():
 
 @every_policy
 @few
-@given(data=st.data())
-def test_the_budget_is_never_exceeded(name, data):
-    """From any prefill that the policy could have, at any step."""
+@given(data=st.data(), seen=drawn_signals)
+def test_the_budget_is_never_exceeded(name, data, seen):
+    """From any prefill that the policy could have, at any step, in the mean over the layers."""
     policy, cap, cap_on = drawn(data, name)
     prefill = data.draw(st.integers(min(policy.sinks, policy.capacity), policy.capacity))
-    trajectory = simulate(policy, prefill, steps=80)
-    if cap is None:
-        assert not trajectory.dropped.any()
-        return
-    assert trajectory.kept[trajectory.dropped > 0].max(initial=0) <= policy.capacity <= cap
-    assert trajectory.peak_attended <= policy.capacity + max(1, policy.overshoot)
-    if cap_on == "peak" and policy.uses_cache:
-        assert trajectory.peak_attended <= cap
+    layers = [policy.for_layer(layer, LAYERS) for layer in range(LAYERS)]
+    attended_in = []
+    for one in layers:
+        attended, kept = lengths(decided(one, seen, prefill), prefill)
+        attended_in.append(attended)
+        if cap is None:
+            assert not prunes(attended, kept)
+            return
+        most = max((kept[step] for step in prunes(attended, kept)), default=0)
+        assert most <= one.capacity + one.reserved
+        # What is prefilled is one length for all layers, and may be too much for one of them.
+        assert max(attended) <= max(one.peak, prefill + 1)
+    assert sum(one.capacity + one.reserved for one in layers) <= cap * LAYERS
+    if cap_on == "peak":
+        assert max(map(sum, zip(*attended_in, strict=True))) <= cap * LAYERS
 
 
 @every_policy
 @few
-@given(data=st.data())
-def test_sinks_and_the_newest_entry_are_never_lost(name, data):
+@given(data=st.data(), seen=drawn_signals)
+def test_sinks_and_the_newest_entry_are_never_lost(name, data, seen):
     policy, _, _ = drawn(data, name)
-    for token, held in enumerate(decided(policy, 50)):
+    for token, held in enumerate(decided(policy.for_layer(1, LAYERS), seen)):
         sinks = torch.arange(min(policy.sinks, token + 1)).expand(ROWS, HEADS, -1)
         assert torch.equal(held[..., : sinks.shape[-1]], sinks)
-        assert (held[..., -1] == token).all()
+        if policy.in_order:
+            assert (held[..., -1] == token).all()
+            assert (held.diff(dim=-1) > 0).all()
+        else:
+            assert (held == token).sum() == ROWS * HEADS
 
 
 @every_policy
 @few
-@given(data=st.data())
-def test_equal_policies_decide_equally(name, data):
-    """Nothing is remembered from one stream to the next, and nothing else is drawn on."""
+@given(data=st.data(), seen=drawn_signals)
+def test_prunes_are_at_most_a_prune_period_apart(name, data, seen):
     policy, _, _ = drawn(data, name)
-    first = decided(policy, 40)
-    torch.manual_seed(data.draw(st.integers(0, 9)))
-    for held, again in zip(first, decided(policy, 40), strict=True):
-        assert torch.equal(held, again)
+    steps = prunes(*lengths(decided(policy, seen), 0))
+    assert max((after - before for before, after in pairwise(steps)), default=0) <= (
+        policy.prune_period
+    )
 
 
 @every_policy
 @few
-@given(data=st.data())
-def test_lengths_alone_decide_how_many_entries_go(name, data):
+@given(data=st.data(), seen=drawn_signals, other=drawn_signals)
+def test_a_document_is_decided_alike_whatever_stands_beside_it_in_a_batch(name, data, seen, other):
+    policy, _, _ = drawn(data, name)
+    for held, beside in zip(
+        decided(policy, seen, 8), decided(policy, seen.with_row(1, other), 8), strict=True
+    ):
+        assert torch.equal(held[0], beside[0])
+
+
+@every_policy
+@few
+@given(data=st.data(), seen=drawn_signals, other=drawn_signals)
+def test_nothing_passes_from_one_layer_or_document_to_another(name, data, seen, other):
+    """One policy object, two layers in turn, after another document; and a fresh object, alone."""
+    policy, _, _ = drawn(data, name)
+    decided(policy, other, 8)
+    torch.manual_seed(data.draw(st.integers(0, 9)))
+    layers = [Driver(policy, seen, 0), Driver(policy, other, 1)]
+    together = [[layer.decode() for layer in layers] for _ in range(TOKENS)]
+    fresh = type(policy)(**vars(policy))
+    for (held, _), alone in zip(together, decided(fresh, seen), strict=True):
+        assert torch.equal(held, alone)
+
+
+@every_policy
+@few
+@given(data=st.data(), seen=drawn_signals)
+def test_lengths_alone_decide_how_many_entries_go(name, data, seen):
     """A simulated stream, which has no entries, has the lengths of a real one."""
     policy, _, _ = drawn(data, name)
-    held = decided(policy, 50)
-    assert simulate(policy, 0, 50).kept.tolist() == [one.shape[-1] for one in held]
+    attended, kept = lengths(decided(policy, seen, 0), 0)
+    simulated = simulate(policy, 0, TOKENS)
+    if policy.reads == "entropy":  # but for this one, which may prune earlier, and not too early
+        assert max(attended) <= simulated.peak_attended
+        early = [attended[step] - policy.capacity for step in prunes(attended, kept)]
+        assert min(early, default=policy.quiet) >= policy.quiet
+    else:
+        assert simulated.kept.tolist() == kept
 
 
 @every_policy
@@ -180,140 +234,6 @@ def test_a_hyper_parameter_of_the_wrong_type_is_refused_by_name(name, value):
     for key in hyper_parameters(type(DEFAULTS[name])):
         with pytest.raises(BudgetError, match=rf"{name}: {key} .*, not {re.escape(repr(value))}"):
             build_policy(name, 512, DEFAULTS[name].budgets[0], {key: value})
-
-
-# What each policy says it does, as a plain loop over the tokens that are held.
-
-
-def strict(policy: EvictionPolicy, seen: list[int]) -> list[int]:
-    """The first S and the last W tokens of all that were seen."""
-    recent = len(seen) - policy.window
-    return [token for token in seen if token < policy.sinks or token >= recent]
-
-
-def last(policy: EvictionPolicy, seen: list[int]) -> list[int]:
-    return seen[-policy.capacity :]
-
-
-def everything(policy: EvictionPolicy, seen: list[int]) -> list[int]:
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("name", "definition"),
-    [("start_recent", strict), ("recent", last), ("recompute", last), ("full", everything)],
-)
-@few
-@given(data=st.data())
-def test_strict_policies_hold_what_their_definition_says(
-    name: str, definition: Callable, data: st.DataObject
-):
-    policy, _, _ = drawn(data, name)
-    for token, held in enumerate(decided(policy, 60)):
-        expected = torch.tensor(definition(policy, list(range(token + 1))))
-        assert torch.equal(held, expected.expand(ROWS, HEADS, -1))
-
-
-@few
-@given(
-    sinks=st.integers(0, 5),
-    window=st.integers(1, 20),
-    period=st.integers(1, 12),
-    trigger=st.sampled_from(["overflow", "clock"]),
-)
-def test_lazy_prunes_to_sinks_and_recent_when_it_is_due_and_not_before(
-    sinks, window, period, trigger
-):
-    policy = Lazy(capacity=sinks + window, sinks=sinks, period=period, trigger=trigger)
-    tokens: list[int] = []
-    for step, held in enumerate(decided(policy, 80), start=1):
-        tokens.append(step - 1)
-        over = len(tokens) - policy.capacity
-        if over > 0 and (over >= period if trigger == "overflow" else step % period == 0):
-            tokens = tokens[:sinks] + tokens[-window:]
-        assert torch.equal(held, torch.tensor(tokens).expand(ROWS, HEADS, -1))
-
-
-@few
-@given(sinks=st.integers(0, 5), window=st.integers(1, 20), prefill=st.integers(0, 40))
-def test_lazy_with_period_1_is_start_recent(sinks, window, prefill):
-    strict_one = StartRecent(capacity=sinks + window, sinks=sinks)
-    expected = simulate(strict_one, min(prefill, strict_one.capacity), 60)
-    for trigger in ("overflow", "clock"):
-        lazy = Lazy(capacity=sinks + window, sinks=sinks, period=1, trigger=trigger)
-        assert simulate(lazy, min(prefill, lazy.capacity), 60).digest == expected.digest
-    assert strict_one.keeps_sinks_and_recent
-    assert lazy.keeps_sinks_and_recent
-
-
-@few
-@given(period=st.integers(1, 12), free=st.integers(0, 30))
-def test_the_two_triggers_of_lazy_differ_only_by_where_they_start_to_count(period, free):
-    """`clock` counts from the prefill, `overflow` from a full cache: `free` tokens later."""
-    overflow, clock = (
-        simulate(Lazy(capacity=34, period=period, trigger=trigger), 34 - free, 100)
-        for trigger in ("overflow", "clock")
-    )
-    assert (overflow.digest == clock.digest) == (free % period == 0)
-    # Once pruning has begun, both let exactly `period` tokens pass between two prunes.
-    for trajectory in (overflow, clock):
-        steps = trajectory.dropped.nonzero()[0]
-        assert {after - before for before, after in pairwise(steps)} == {period}
-
-
-@few
-@given(
-    sinks=st.integers(0, 5),
-    window=st.integers(1, 20),
-    period=st.integers(1, 12),
-    seed=st.integers(0, 5),
-)
-def test_random_has_the_lengths_of_lazy_and_spares_sinks_and_the_newest(
-    sinks, window, period, seed
-):
-    policy = Random(capacity=sinks + window, sinks=sinks, period=period, seed=seed)
-    lazy = Lazy(capacity=sinks + window, sinks=sinks, period=period)
-    assert simulate(policy, 0, 80).digest == simulate(lazy, 0, 80).digest
-    spared = min(period, window)
-    for token, held in enumerate(decided(policy, 60)):
-        newest = torch.arange(token + 1)[-spared:].expand(ROWS, HEADS, -1)
-        assert torch.equal(held[..., -newest.shape[-1] :], newest)
-
-
-def test_random_draws_anew_in_every_row_head_layer_step_and_seed():
-    entries = Entries(length=200, rows=2, heads=2, layer=0, step=5)
-    keep = Random(seed=1).keep(entries, 50)
-    draws = [tuple(keep[row, head].tolist()) for row in range(2) for head in range(2)]
-    for policy, layer, step in ((Random(seed=1), 1, 5), (Random(seed=1), 0, 6), (Random(), 0, 5)):
-        other = policy.keep(Entries(200, 2, 2, layer, step), 50)
-        draws += [tuple(other[row, head].tolist()) for row in range(2) for head in range(2)]
-    assert len(set(draws)) == len(draws)
-
-
-def test_random_gives_a_document_the_same_draws_alone_and_in_a_batch():
-    together = Random().keep(Entries(100, 4, HEADS, 0, 9), 20)
-    alone = Random().keep(Entries(100, 1, HEADS, 0, 9), 20)
-    assert torch.equal(together[:1], alone)
-
-
-def test_random_evicts_every_candidate_equally_often():
-    entries = Entries(length=40, rows=500, heads=4, layer=0, step=1)
-    keep = Random(sinks=4, period=6).keep(entries, 10)
-    kept = torch.bincount(keep.flatten(), minlength=40) / 2000
-    assert (kept[:4] == 1).all()
-    assert (kept[-6:] == 1).all()
-    # 10 of 30 candidates go; five standard errors of a share over 2000 draws are 0.053.
-    assert (kept[4:-6] - 2 / 3).abs().max() < 0.053
-
-
-@given(st.data())
-def test_sinks_and_recent_is_everything_but_one_gap(data):
-    length = data.draw(st.integers(1, 50))
-    sinks = data.draw(st.integers(0, length - 1))
-    drop = data.draw(st.integers(0, length - sinks - 1))
-    gone = range(sinks, sinks + drop)
-    expected = [entry for entry in range(length) if entry not in gone]
-    assert sinks_and_recent(length, sinks, drop).tolist() == expected
 
 
 # Names of policies and ids of settings.

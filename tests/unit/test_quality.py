@@ -16,6 +16,7 @@ from kvpareto import jobs
 from kvpareto.eviction.arms import setting_id
 from kvpareto.eviction.autocap import build_policy
 from kvpareto.eviction.policies.lazy import Lazy
+from kvpareto.eviction.policy import policy_class
 from kvpareto.measure.latency import (
     CachedDecoder,
     RecomputeDecoder,
@@ -134,6 +135,22 @@ def test_an_arm_that_passes_the_trained_length_is_flagged(tmp_path, cap, peak, e
     assert summary["extrapolating"] is extrapolating is (peak > CONTEXT)
 
 
+@pytest.mark.parametrize(
+    ("policy", "own", "extrapolating"),
+    [
+        ("tova", {"positions": "in_cache"}, False),
+        ("tova", {"positions": "original"}, True),  # positions grow with the stream
+        ("snapkv", {"recent": 4}, False),
+        ("pyramidkv", {"recent": 4}, True),  # its lowest layer holds almost twice the cap
+    ],
+)
+def test_positions_count_for_the_flag_not_lengths(tmp_path, policy, own, extrapolating):
+    setting = {"cap": 40, "cap_on": "post_prune", "sinks": 2, "period": 4, **own}
+    summary = measure(tmp_path, policy, setting)
+    assert summary["peak_attended_len"] <= 44 < CONTEXT
+    assert summary["extrapolating"] is extrapolating
+
+
 def test_recompute_is_scored_on_thinned_positions_and_attends_its_cap(tmp_path):
     summary = measure(tmp_path, "recompute", {"cap": 24, "cap_on": "peak"})
     tokens, events = tables(tmp_path)
@@ -230,6 +247,14 @@ def test_a_policy_that_raises_is_a_result(tmp_path, monkeypatch, error, status, 
     assert failed(tmp_path, status) == why
 
 
+def test_a_refused_policy_is_a_result_that_says_what_to_do(tmp_path):
+    setting = {"cap": 24, "cap_on": "post_prune", "sinks": 2, "period": 8}
+    summary = measure(tmp_path, "static_cache", setting)
+    assert summary["status"] == "refused"
+    assert "take the policy lazy" in summary["why"]
+    assert tables(tmp_path)[0].empty
+
+
 def test_a_policy_that_decides_wrongly_is_a_result(tmp_path, monkeypatch):
     class Forgetful(Lazy):
         def keep(self, entries, drop):
@@ -288,7 +313,7 @@ def test_a_cached_decoder_prefills_what_it_keeps_and_feeds_every_token_once(fed)
     for _ in range(23):
         assert decoder.token()[0] > 0
     assert passes == [list(range(16)), *([token] for token in range(16, 40))]
-    assert decoder.stream.length == 16
+    assert decoder.stream.lengths == [16] * 3
 
 
 def test_at_the_end_of_the_document_a_cached_decoder_starts_over(fed):
@@ -331,10 +356,10 @@ def test_the_timed_stream_is_the_one_whose_quality_is_measured(fed):
     passes.clear()
     decoder = CachedDecoder(model, policy, "compact", DOCUMENT, 24)
     decoder.start()
-    lengths = [decoder.stream.length]
+    lengths = [decoder.stream.lengths[0]]
     for _ in range(22):
         decoder.token()
-        lengths.append(decoder.stream.length)
+        lengths.append(decoder.stream.lengths[0])
     assert len(passes[0]) == policy.capacity == 12
     # Row p predicts token p: the cache is as token p - 1 left it. The first step fed token 12.
     scored = frame.set_index("position")["length_after"]
@@ -444,28 +469,37 @@ TIMING = TimingSettings(
 STRICT = {"cap": 16, "cap_on": "post_prune", "sinks": 2}
 
 
+class Fragile(Lazy):
+    """Breaks on one of its settings, once it runs."""
+
+    def drop(self, clock):
+        if self.period == 5 and clock.step > 3:
+            raise RuntimeError("no more")
+        return super().drop(clock)
+
+
 def test_timing_has_a_row_per_setting_and_layout_and_one_for_every_failure(monkeypatch):
     # Profiling takes seconds; what it finds has tests of its own.
+    monkeypatch.setattr("kvpareto.measure.timing.peak_allocation", lambda *given: 12345)
     monkeypatch.setattr(
-        "kvpareto.measure.timing.peak_allocation", lambda step, steps, device: 12345
+        "kvpareto.eviction.autocap.policy_class",
+        lambda name: Fragile if name == "lazy" else policy_class(name),
     )
     model = tiny_model("llama")
     good = {"cap": 16, "cap_on": "post_prune", "sinks": 2, "period": 4, "trigger": "overflow"}
-    bad = good | {"sinks": 16}  # leaves no window
+    bad = good | {"period": 5}
     arms = [{"setting": setting, "yardstick": STRICT} for setting in (good, bad)]
     rows, tokens = time_policy(model, DOCUMENT, "lazy", arms, 24, TIMING, 0.95)
     assert rows["setting"].tolist() == [setting_id("lazy", one) for one in (good, good, bad, bad)]
     assert rows["layout"].tolist() == ["compact", "soft_ring"] * 2
     assert rows["status"].tolist() == ["ok", "ok", "invalid", "invalid"]
-    assert rows["why"].str.contains("BudgetError: lazy .*no recent window").tolist() == [
-        False, False, True, True,
-    ]  # fmt: skip
+    assert rows["why"].tolist() == ["", "", *["RuntimeError: no more"] * 2]
     timed = rows[rows["status"] == "ok"]
     assert (timed["timed_tokens"] == 6 * 4).all()  # blocks of one whole period
     assert (timed["kv_bytes"] > 0).all()
     assert (timed["peak_extra_bytes"] == 12345).all()
     assert (timed["total_ms"] > timed["ttft_ms"]).all()
-    assert len(tokens) == 2 * 2 * 6 * 4
+    assert len(tokens) == 2 * 6 * (4 + 3)  # the yardstick has no periods to complete
 
 
 def test_the_baseline_is_timed_in_runs_that_are_kept_apart():

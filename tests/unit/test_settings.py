@@ -23,7 +23,9 @@ from kvpareto.settings import (
 from kvpareto.text.corpora import HELD_OUT
 
 ROOT = Path(__file__).parents[2]
-OVERLAYS = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+LEDGER = "claims.yaml"
+"""Read by every study; the other files in config/ are studies."""
+OVERLAYS = sorted(path.name for path in (ROOT / "config").glob("*.yaml") if path.name != LEDGER)
 
 SMALL = {
     "study": "small",
@@ -45,8 +47,9 @@ SMALL = {
 
 
 def shipped(overlay: str | None) -> dict:
-    """config.yaml, changed by an overlay in the way of `snakemake --configfile`."""
+    """config.yaml and the ledger, changed by an overlay as `snakemake --configfile` does it."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load((ROOT / "config" / LEDGER).read_text()))
     if overlay:
         update_config(config, yaml.safe_load((ROOT / "config" / overlay).read_text()))
     return config

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvpareto.claims.ledger import CLAIM_COLUMNS, TEST_COLUMNS
+from kvpareto.claims.negative import COLUMNS as NEGATIVE
+from kvpareto.claims.recommend import COLUMNS as RECOMMENDED
+from kvpareto.measure.probing import ROW
+from kvpareto.measure.spikes import SPIKE_COLUMNS
 from kvpareto.records import read_parquet
-from kvpareto.report.columns import Column
+from kvpareto.report.columns import COLUMNS, Column
 from kvpareto.report.tables import html_table, write_table
 
 EVICTION = pd.DataFrame(
@@ -30,6 +35,7 @@ EVICTION = pd.DataFrame(
     }
 )
 
+MEMORY = ("layout", "staging", "part", "bytes", "analytic_bytes", "status")
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -113,6 +119,25 @@ def test_bounds_without_a_prefix_go_with_value_or_estimate():
         assert cells(frame) == [["1.500 [1.250, 1.750]"]]
 
 
+def test_bounds_go_with_an_estimate_that_names_its_unit():
+    frame = pd.DataFrame({"peak_nats": [0.5], "peak_lo": [0.25], "peak_hi": [0.75]})
+    assert cells(frame) == [["0.500 [0.250, 0.750]"]]
+
+
+def test_an_exact_value_is_written_without_its_bounds():
+    assert cells(pd.DataFrame({"value": [1.5], "lo": [1.5], "hi": [1.5]})) == [["1.500"]]
+
+
+def test_an_interval_without_an_estimate_is_one_cell_that_sorts_by_its_upper_bound():
+    frame = pd.DataFrame({"peak_nats": [0.5], "peak_null_lo": [-0.25], "peak_null_hi": [0.75]})
+    parsed = page(frame)
+    assert [text for text, _ in parsed.heads] == ["peak_natsnats", "peak_nullnats"]
+    text, attributes = parsed.rows[1][1]
+    assert text == f"[{MINUS}0.250, 0.750]"
+    assert attributes["data-key"] == "0.75"
+    assert cells(frame.assign(peak_null_lo=np.nan, peak_null_hi=np.nan))[0][1] == DASH
+
+
 def test_bounds_without_an_estimate_stay_columns():
     assert cells(pd.DataFrame({"x_lo": [1.0], "x_hi": [2.0]})) == [["1.000", "2.000"]]
 
@@ -161,14 +186,36 @@ def test_cells_keep_the_exact_number_for_sorting():
 
 def test_a_status_is_coloured_and_written_out():
     row_ok, row_timeout = page(EVICTION).rows[1:]
-    undecided = page(pd.DataFrame({"verdict": ["undecided"]})).rows[1][0]
+    undecided, untested = (
+        page(pd.DataFrame({"verdict": [verdict]})).rows[1][0]
+        for verdict in ("undecided", "not tested here")
+    )
     for (text, attributes), status, tone in (
         (row_ok[HEADS.index("status")], "ok", "good"),
         (row_timeout[HEADS.index("status")], "timeout", "bad"),
         (undecided, "undecided", "open"),
+        (untested, "not tested here", "idle"),
     ):
         assert text == status
         assert tone in attributes["class"].split()
+
+
+@pytest.mark.parametrize("tone", ["good", "bad", "open", "idle"])
+def test_every_tone_has_a_sign_beside_its_colour(tone):
+    source = html_table(EVICTION, title="t")
+    assert re.search(rf"\.{tone} \{{ background", source)
+    assert re.search(rf"\.{tone}::before \{{ content", source)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [SPIKE_COLUMNS, CLAIM_COLUMNS, TEST_COLUMNS, NEGATIVE, RECOMMENDED, ROW, MEMORY],
+    ids=["spikes", "claims", "claim_tests", "negative", "recommended", "probes", "memory"],
+)
+def test_every_column_of_the_leaf_tables_is_explained(names):
+    bounds = {f"{stem}_{end}" for stem in ("peak", "area", "ppl_delta") for end in ("lo", "hi")}
+    null = {f"{stem}_null_{end}" for stem in ("peak", "area", "width") for end in ("lo", "hi")}
+    assert set(names) - {"lo", "hi"} - bounds - null <= set(COLUMNS)
 
 
 def test_the_page_asks_nothing_of_the_network_and_escapes_what_it_shows():

@@ -5,8 +5,8 @@ from pathlib import Path
 from kvpareto.jobs import job
 from kvpareto.models.load import trained_length
 from kvpareto.records import read_parquet
-from kvpareto.report.figures import ppl_against_attended
-from kvpareto.report.merged import with_settings
+from kvpareto.report.figures.attended import ppl_against_attended
+from kvpareto.report.merged import of_pair, with_settings
 from kvpareto.report.style import save_svg
 from kvpareto.settings import ModelSettings
 
@@ -19,9 +19,8 @@ with job(
     threads=1,
 ):
     model, text = snakemake.wildcards["model"], snakemake.wildcards["text"]
-    eviction = read_parquet(snakemake.input.eviction)
-    mine = eviction[(eviction["model"] == model) & (eviction["text"] == text)]
-    frame = with_settings(mine, snakemake.input.settings)
+    frame = of_pair(read_parquet(snakemake.input.eviction), model, text)
+    frame = with_settings(frame, snakemake.input.settings)
     length = trained_length(ModelSettings(**snakemake.params.p["model"]))
     figure = ppl_against_attended(frame, trained_length=length, title=f"{model} on {text}")
     save_svg(figure, snakemake.output[0])

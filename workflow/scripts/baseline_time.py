@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from kvpareto.jobs import job
+from kvpareto.measure.memory_split import memory_of_arms
 from kvpareto.measure.timing import time_baseline
 from kvpareto.models.load import load_model
-from kvpareto.records import write_json
+from kvpareto.records import write_json, write_parquet
 from kvpareto.settings import ModelSettings, TimingSettings
 from kvpareto.text.streams import load_ids
 
@@ -34,3 +35,5 @@ with job(
         for cap, setting in p["caps"].items()
     }
     write_json(snakemake.output.time, times)
+    place = dict(snakemake.wildcards.items())
+    write_parquet(snakemake.output.memory, memory_of_arms(model, ids[:1], p["memory"], place))

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 
+from kvpareto.eviction.arms import policy_of
 from kvpareto.jobs import job
 from kvpareto.measure.quality import run_quality
-from kvpareto.models.load import load_model
+from kvpareto.models.load import load_model, load_tokenizer
 from kvpareto.settings import ModelSettings
 from kvpareto.text.streams import load_ids
+from kvpareto.text.tokenizer import structural_tokens
 
 p = snakemake.params.p
 torch.set_num_threads(1)  # whatever the cores: this is what makes the numbers byte-identical
@@ -22,11 +24,17 @@ with job(
     threads=1,
     output=snakemake.output.provenance,
 ):
+    settings = ModelSettings(**p["model"])
+    model = load_model(settings)
+    structural = None
+    if policy_of(p["arm"]["policy"], p["arm"]["setting"]).reads == "structure":
+        structural = structural_tokens(load_tokenizer(settings), model.config.vocab_size)
     run_quality(
-        load_model(ModelSettings(**p["model"])),
+        model,
         load_ids(snakemake.input.ids),
         p["arm"],
         p["score_start"],
         p["positions_per_document"],
         Path(snakemake.output.tokens).parent,
+        structural,
     )

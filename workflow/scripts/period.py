@@ -4,8 +4,8 @@ from pathlib import Path
 
 from kvpareto.jobs import job
 from kvpareto.records import read_parquet
-from kvpareto.report.figures import ppl_against_period
-from kvpareto.report.merged import with_settings
+from kvpareto.report.figures.period import ppl_against_period
+from kvpareto.report.merged import of_pair, with_settings
 from kvpareto.report.style import save_svg
 
 with job(
@@ -17,9 +17,6 @@ with job(
     threads=1,
 ):
     model, text = snakemake.wildcards["model"], snakemake.wildcards["text"]
-    eviction = read_parquet(snakemake.input.eviction)
-    mine = eviction[(eviction["model"] == model) & (eviction["text"] == text)]
-    frame = with_settings(mine, snakemake.input.settings)
-    frame = frame[frame["cap_on"] != "none"]  # windows of their own, not periods, tell these apart
-    figure = ppl_against_period(frame, title=f"{model} on {text}")
-    save_svg(figure, snakemake.output[0])
+    frame = of_pair(read_parquet(snakemake.input.eviction), model, text)
+    frame = with_settings(frame, snakemake.input.settings)
+    save_svg(ppl_against_period(frame, title=f"{model} on {text}"), snakemake.output[0])

@@ -14,11 +14,12 @@ class SoftRingLayer(SlotLayer):
     full; then everything moves to its front, once per wrap.
     """
 
-    def evict(self, keep: torch.Tensor) -> None:
+    def evict(self, keep: torch.Tensor, end: int) -> None:
         kept = keep.shape[-1]
-        newest_kept = torch.arange(self.length - kept, self.length)
-        older = int((keep != newest_kept).sum(-1).max())
+        newest_kept = torch.arange(self.length - kept, self.length, device=keep.device)
+        moved = (keep != newest_kept).reshape(-1, kept).any(0).nonzero()
         start = self.end - kept
-        if older:
-            self._move(keep[..., :older].to(self.device), to=start)
+        if moved.numel():
+            last = int(moved[-1]) + 1
+            self._move(keep[..., :last].to(self.device), to=start)
         self.start = start

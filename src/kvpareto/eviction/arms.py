@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvpareto.eviction.autocap import BudgetError, build_policy
@@ -29,12 +29,14 @@ class Arm:
 
     Attributes:
         setting: cap, cap_on, window (cap_on none only) and the policy's parameters.
+        timed: whether a group of the study wants its time; no part of what the arm is.
     """
 
     model: str
     text: str
     policy: str
     setting: dict[str, Any]
+    timed: bool = field(default=True, compare=False)
 
     @property
     def setting_id(self) -> str:
@@ -138,21 +140,26 @@ def study_arms(settings: Settings) -> list[Arm]:
                 continue
             problems += [f"{where}: {said}" for setting in found for said in _wrong(entry, setting)]
             for model, text, setting in itertools.product(group.models, group.texts, found):
-                arm = Arm(model, text, entry.policy, setting)
-                arms.setdefault(arm.path, arm)
+                _add(arms, Arm(model, text, entry.policy, setting, group.timing))
     if problems:
         raise SettingsError("the configuration has impossible arms:\n  " + "\n  ".join(problems))
     for arm in list(arms.values()):
         base = baseline(arm.model, arm.text, yardstick(arm, settings).setting["cap"])
         for needed in (base, yardstick(base, settings), yardstick(arm, settings)):
-            if needed.path in arms:
+            if needed.path in arms and arms[needed.path].timed >= arm.timed:
                 continue
             try:
                 check(needed.policy, needed.setting)
             except BudgetError as error:
                 raise SettingsError(f"timing.yardstick_sinks or the cap: {error}") from None
-            arms[needed.path] = needed
+            _add(arms, replace(needed, timed=arm.timed))
     return [arms[path] for path in sorted(arms)]
+
+
+def _add(arms: dict[str, Arm], arm: Arm) -> None:
+    """Add an arm, which is timed if any group wants it."""
+    known = arms.get(arm.path)
+    arms[arm.path] = replace(arm, timed=arm.timed or (known is not None and known.timed))
 
 
 def _settings_of(

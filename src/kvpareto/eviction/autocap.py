@@ -28,8 +28,8 @@ def build_policy(
 ) -> EvictionPolicy:
     """The policy `name` with its capacity derived from the budget.
 
-    C = cap - reserved under `post_prune`; what the policy overshoots by is subtracted as well under
-    `peak`. Under `none` the capacity is an explicit `window` plus everything beside it.
+    C = cap - reserved under `post_prune`; what the policy overshoots that by is subtracted as well
+    under `peak`. Under `none` the capacity is an explicit `window` plus everything beside it.
 
     Args:
         cap: total budget in cache entries per layer; None for a policy without a budget.

@@ -7,7 +7,7 @@ ratio to a yardstick that ran beside it, block by block, and absolute times come
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +36,12 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def _use_attention(model: PreTrainedModel, name: str) -> None:
+    """The decoders of one model take turns, and not all use one attention function; not timed."""
+    if model.config._attn_implementation != name:
+        model.set_attn_implementation(name)
+
+
 class CachedDecoder:
     """Streaming decode with a policy and a cache, batch 1.
 
@@ -49,24 +55,27 @@ class CachedDecoder:
         layout: Layout,
         ids: torch.Tensor,
         score_start: int,
+        structural: torch.Tensor | None = None,
     ) -> None:
         """
         Args:
             ids: [1, tokens], the document.
             score_start: where scoring starts in the quality run.
+            structural: as in `Stream`.
         """
-        longest = policy.capacity + policy.overshoot + 1 if policy.budgets else ids.shape[1]
+        longest = policy.peak + 1 if policy.budgets else ids.shape[1]
         self.ids = ids.to(model.device)
         # Without a budget time grows with the length, so it is taken around the stream's middle.
         middle = (score_start + ids.shape[1]) // 2
         self.prefill = prefill_length(policy, score_start if policy.budgets else middle)
-        self.peak_entries = policy.capacity + policy.overshoot if policy.budgets else ids.shape[1]
+        self.peak_entries = policy.peak if policy.budgets else ids.shape[1]
         cache = new_cache(model, layout, policy, longest)
-        self.stream = Stream(model, policy, cache, checked=False)
+        self.stream = Stream(model, policy, cache, structural=structural, checked=False)
         self.position = 0
 
     @torch.inference_mode()
     def start(self) -> tuple[float, float]:
+        _use_attention(self.stream.model, self.stream.attention)
         _synchronise(self.ids.device)
         begin = time.perf_counter()
         self.stream.prefill(self.ids[:, : self.prefill]).argmax(-1)
@@ -82,13 +91,15 @@ class CachedDecoder:
             self.start()
         chunk = self.ids[:, self.position : self.position + 1]
         self.position += 1
-        before = self.stream.length
+        _use_attention(self.stream.model, self.stream.attention)
+        before = self.stream.lengths
         _synchronise(self.ids.device)
         begin = time.perf_counter()
         self.stream.decode(chunk).argmax(-1)
         _synchronise(self.ids.device)
         seconds = time.perf_counter() - begin
-        return seconds, self.stream.length <= before
+        pairs = zip(self.stream.lengths, before, strict=True)
+        return seconds, any(now <= was for now, was in pairs)
 
 
 class RecomputeDecoder:
@@ -112,6 +123,7 @@ class RecomputeDecoder:
             self.position = self.cap
         window = self.ids[:, self.position - self.cap : self.position]
         self.position += 1
+        _use_attention(self.model, "sdpa")
         _synchronise(self.ids.device)
         begin = time.perf_counter()
         logits = self.model(input_ids=window, use_cache=False, logits_to_keep=1).logits
@@ -128,14 +140,26 @@ def paired_blocks(
     warm_up_tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """Decode in alternating blocks, changing who goes first, and time every token.
+    """Two decoders in alternating blocks (see `alternating_blocks`): `arm` and `yardstick`."""
+    runners = {"arm": arm, "yardstick": yardstick}
+    tokens = dict.fromkeys(runners, tokens_per_block)
+    return alternating_blocks(runners, blocks, tokens, warm_up_tokens, progress)
 
-    Both must have been started.
+
+def alternating_blocks(
+    runners: Mapping[str, Decoder],
+    blocks: int,
+    tokens_per_block: Mapping[str, int],
+    warm_up_tokens: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Decode in alternating blocks, reversing the order each time, and time every token.
+
+    All runners must have been started.
 
     Returns:
-        One row per token: block, runner (`arm` or `yardstick`), ms, pruned.
+        One row per token: block, runner (its name), ms, pruned.
     """
-    runners = {"arm": arm, "yardstick": yardstick}
     for decoder in runners.values():
         for _ in range(warm_up_tokens):
             decoder.token()
@@ -143,7 +167,7 @@ def paired_blocks(
     for block in range(blocks):
         order = list(runners) if block % 2 == 0 else list(runners)[::-1]
         for name in order:
-            for _ in range(tokens_per_block):
+            for _ in range(tokens_per_block[name]):
                 seconds, pruned = runners[name].token()
                 rows.append((block, name, 1e3 * seconds, pruned))
         progress(block + 1, blocks)

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from kvpareto.eviction.arms import prefill_length
 from kvpareto.eviction.policy import EvictionPolicy
-from kvpareto.measure.block import BLOCK_ATTENTION, Block
-from kvpareto.measure.stream import Stream, new_cache
+from kvpareto.measure.block import BLOCK_ATTENTION
+from kvpareto.measure.stream import Stream, new_cache, quality_layout
 
 BLOCK_TOKENS = 128
 
@@ -29,6 +29,7 @@ def stream_nll(
     ids: torch.Tensor,
     score_start: int,
     *,
+    structural: torch.Tensor | None = None,
     blockwise: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
@@ -37,64 +38,99 @@ def stream_nll(
     Args:
         ids: [documents, tokens], one row per document, all fed once and in order.
         score_start: index of the first scored token.
+        structural: as in `Stream`.
         blockwise: feed tokens in blocks; False feeds them one by one. Equal up to rounding.
 
     Returns:
         One row per document and token from `score_start` on: document, position (index of the
         predicted token), nll_nats, entropy_nats, attended (entries attended, the query's own
-        included), length_before, length_after, dropped, pruned. The row of the first token is
-        predicted by the prefill when that reaches it.
+        included; the mean over layers), length_before, length_after, dropped, pruned. The row of
+        the first token is predicted by the prefill when that reaches it.
 
     Raises:
         InvalidDecisionError: the policy broke the contract of `keep`.
     """
     documents, tokens = ids.shape
+    if policy.reads == "entropy" and documents > 1:
+        # Each document prunes at times of its own, which a rectangular batch cannot.
+        frames = []
+        for row in range(documents):
+            one = stream_nll(model, policy, ids[row : row + 1], score_start, blockwise=blockwise)
+            frames.append(one.assign(document=np.int32(row)))
+            progress(row + 1, documents)
+        return pd.concat(frames, ignore_index=True)
     prefill = prefill_length(policy, score_start)
     many = BLOCK_TOKENS if blockwise else 1
-    longest = prefill + policy.overshoot + many if policy.budgets else tokens
-    stream = Stream(model, policy, new_cache(model, "soft_ring", policy, longest))
+    longest = max(prefill, policy.peak) + many if policy.budgets else tokens
+    cache = new_cache(model, quality_layout(policy), policy, longest)
+    stream = Stream(model, policy, cache, structural=structural)
     table = _Table(ids)
     plain_attention = model.config._attn_implementation
     try:
+        if stream.observing:
+            model.set_attn_implementation(BLOCK_ATTENTION)
         logits = stream.prefill(ids[:, :prefill])
         table.add(prefill, logits[:, None], [(prefill, prefill, 0)])
         model.set_attn_implementation(BLOCK_ATTENTION)
         position = prefill
         while position < tokens - 1:
-            steps, evicted = _plan_block(stream, min(many, tokens - 1 - position))
-            chunk = ids[:, position : position + len(steps)]
-            block = Block(torch.tensor(evicted, device=ids.device), policy.sinks, stream.rotary)
-            logits = stream.forward(chunk, block=block)
-            position += len(steps)
-            table.add(position - len(steps) + 1, logits, steps)
-            total = sum(dropped for _, _, dropped in steps)
-            if total:
-                stream.evict(total, documents)
+            most = min(many, tokens - 1 - position)
+            block = _Block(stream)
+            if policy.reads == "entropy":
+                most = min(most, max(1, policy.capacity + policy.quiet - stream.lengths[0]))
+            else:
+                while len(block.steps) < most and not block.closed:
+                    block.advance()
+                most = len(block.steps)
+            chunk = ids[:, position : position + most]
+            logits = stream.forward(chunk, evicted=block.before(most).to(ids.device))
+            while len(block.steps) < most:
+                block.advance()
+            position += most
+            table.add(position - most + 1, logits, block.steps)
+            if any(block.dropped):
+                stream.evict(block.dropped, documents)
             progress(position, tokens - 1)
     finally:
         model.set_attn_implementation(plain_attention)
     return table.frame(score_start)
 
 
-def _plan_block(stream: Stream, most: int) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """Steps that one forward pass may hold, from the policy's decisions on lengths alone.
+class _Block:
+    """Tokens of one forward pass, by the policy's decisions on lengths.
 
-    Returns:
-        (attended, length after, dropped) of each step, and the entries evicted before each query.
+    Attributes:
+        steps: (attended, length after, dropped) of each token, means over the layers.
+        dropped: entries that go after the pass, of each layer.
+        closed: whether no further token fits: the policy must see the entries to choose.
     """
-    steps: list[tuple[int, int, int]] = []
-    evicted: list[int] = []
-    length, gone = stream.length, 0
-    while len(steps) < most:
-        length += 1
-        drop = stream.advance(length)
-        steps.append((length, length - drop, drop))
-        evicted.append(gone)
-        length -= drop
-        gone += drop
-        if drop and not stream.policy.keeps_sinks_and_recent:
-            break
-    return steps, evicted
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.lengths = stream.lengths
+        self.steps: list[tuple[int, int, int]] = []
+        self.dropped = [0] * len(self.lengths)
+        self.evicted: list[int] = []
+        self.closed = False
+
+    def advance(self) -> None:
+        """Count one more token."""
+        self.evicted.append(self.dropped[0])
+        attended = [length + 1 for length in self.lengths]
+        drops = self.stream.advance(attended)
+        self.lengths = [length - drop for length, drop in zip(attended, drops, strict=True)]
+        self.dropped = [gone + drop for gone, drop in zip(self.dropped, drops, strict=True)]
+        after = _mean(self.lengths)
+        self.steps.append((_mean(attended), after, _mean(attended) - after))
+        self.closed = any(drops) and not self.stream.policy.keeps_sinks_and_recent
+
+    def before(self, tokens: int) -> torch.Tensor:
+        """Entries evicted before each of the `tokens` queries: none while no plan was made."""
+        return torch.tensor(self.evicted or [0] * tokens)
+
+
+def _mean(lengths: list[int]) -> int:
+    return round(sum(lengths) / len(lengths))
 
 
 class _Table:

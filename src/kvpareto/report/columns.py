@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["text", "code", "flag", "status", "count", "bytes", "number", "percent"]
+Kind = Literal["text", "code", "flag", "status", "count", "bytes", "number", "percent", "interval"]
 
 
 class Column(NamedTuple):
@@ -12,7 +12,8 @@ class Column(NamedTuple):
 
     Attributes:
         kind: `number` is rounded to `digits` significant digits, `percent` is signed and rounded
-            to two decimals, `count` is whole, `code` is set in a fixed-width font.
+            to two decimals, `count` is whole, `code` is set in a fixed-width font. An `interval` is
+            the bounds `<name>_lo` and `<name>_hi` in one cell, without an estimate.
         meaning: one line for the tooltip and the legend.
         unit: shown below the column's name.
         digits: significant digits of a `number`.
@@ -32,6 +33,10 @@ def _ratio(meaning: str) -> Column:
     return Column("number", meaning, "ratio", 3)
 
 
+def _nats(meaning: str) -> Column:
+    return Column("number", meaning, "nats", 3)
+
+
 def _bytes(meaning: str) -> Column:
     return Column("bytes", meaning, "bytes")
 
@@ -43,7 +48,8 @@ COLUMNS: dict[str, Column] = {
     "task": Column("text", "task, as named in the configuration"),
     "policy": Column("text", "eviction policy"),
     "strategy": Column("text", "which tokens of reused chunks are computed anew"),
-    "arm": Column("text", "what is compared"),
+    "arm": Column("code", "what is compared"),
+    "reference": Column("code", "what it is compared with"),
     "setting": Column("code", "id of the full setting: readable part, then hash"),
     "alias_of": Column("code", "another arm that keeps the same entries at every step, if any"),
     "layout": Column("text", "how the cache carries an eviction out"),
@@ -88,6 +94,27 @@ COLUMNS: dict[str, Column] = {
     ),
     "kv_bytes": _bytes("keys and values at the peak length, from the shapes"),
     "peak_extra_bytes": _bytes("largest memory beyond weights and cache"),
+    # memory
+    "part": Column("text", "what the memory is for; logits are a part of the transient"),
+    "staging": Column("flag", "whether a buffer is kept for what a prune gathers"),
+    "bytes": _bytes("measured"),
+    "analytic_bytes": _bytes("from the shapes, where they tell"),
+    # loss around prunes
+    "peak_nats": _nats("largest mean loss over its level after a prune"),
+    "area_nats": _nats("sum of the mean loss over its level after a prune"),
+    "width_tokens": Column("count", "tokens at more than half the peak", "tokens"),
+    "peak_null": Column("interval", "the peak around prunes shifted at random", "nats", 3),
+    "area_null": Column("interval", "the area around prunes shifted at random", "nats", 3),
+    "width_null": Column("interval", "the width around prunes shifted at random", "tokens", 2),
+    "events": Column("count", "prunes in the study"),
+    "period_tokens": Column("count", "median tokens between two prunes", "tokens"),
+    "window_tokens": Column("count", "tokens after a prune that are looked at", "tokens"),
+    "excess": Column("flag", "whether the peak lies above its null interval"),
+    # probes
+    "probe": Column("text", "question that is asked"),
+    "measure": Column("text", "what is measured"),
+    "value": Column("number", "the measured value, in the unit of its row"),
+    "unit": Column("text", "unit of the value"),
     # provenance
     "path": Column("code", "folder or file of the result"),
     "code_hash": Column("code", "hash of the script and every module it imports"),
@@ -101,10 +128,16 @@ COLUMNS: dict[str, Column] = {
     # claims
     "id": Column("code", "name of the claim"),
     "source": Column("text", "document that makes the claim"),
+    "says": Column("text", "the claim"),
+    "trick": Column("text", "what does not pay"),
     "verdict": Column("status", "by rule, from interval and margin"),
     "metric": Column("text", "what is compared"),
-    "estimate": Column("number", "the estimate"),
+    "estimate": Column("number", "difference from the reference, in percent unless why says"),
     "margin": Column("number", "difference that counts, fixed before looking", "", 3),
+    "expect": Column("text", "what the claim expects of the difference"),
+    "test": Column("count", "number of the test in the claim"),
+    "tests": Column("count", "comparisons that have a verdict"),
+    "decided_by": Column("text", "the comparison whose numbers the claim's row shows"),
     "use": Column("text", "what the setting is recommended for"),
     "rule": Column("text", "the rule that picked it"),
 }

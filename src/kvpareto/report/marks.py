@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,12 @@ from numpy.typing import NDArray
 from kvpareto.claims.pareto import front
 from kvpareto.report.labels import Label
 from kvpareto.report.scale import Scale
-from kvpareto.report.style import CONTROLS, GREY, PolicyStyle, mix, reach
-
-WITHIN_BUDGET = ("post_prune", "peak")
-"""The values of cap_on that bound the cache."""
+from kvpareto.report.style import CONTROLS, GREY, PLAIN_LAYOUTS, PolicyStyle, mix, reach
 
 
-def _parts(setting: str) -> list[str]:
-    """`S4`, `R64` of `cap512-peak-S4-R64-1f3a9c2e`; the figure shows cap and cap_on otherwise."""
-    hidden = r"cap\d+|postprune|peak|none|[0-9a-f]{8}"
+def parts_of(setting: str) -> list[str]:
+    """`peak`, `S4`, `R64` of `cap512-peak-S4-R64-1f3a9c2e`; the figure shows the cap otherwise."""
+    hidden = r"cap\d+|postprune|none|[0-9a-f]{8}"
     return [part for part in setting.split("-") if not re.fullmatch(hidden, part)]
 
 
@@ -31,7 +29,7 @@ def shared_parts(arms: pd.DataFrame) -> dict[str, list[str]]:
     """Per policy, the parts that all its settings have: said once, in the legend."""
     shared = {}
     for policy, settings in arms.groupby("policy")["setting"]:
-        split = [_parts(setting) for setting in settings]
+        split = [parts_of(setting) for setting in settings]
         shared[str(policy)] = [part for part in split[0] if all(part in parts for parts in split)]
     return shared
 
@@ -39,14 +37,14 @@ def shared_parts(arms: pd.DataFrame) -> dict[str, list[str]]:
 def short_settings(arms: pd.DataFrame, shared: dict[str, list[str]]) -> list[str]:
     """What sets each arm apart from the others of its policy, for example `R64`."""
     return [
-        " ".join(part for part in _parts(setting) if part not in shared[policy])
+        " ".join(part for part in parts_of(setting) if part not in shared[policy])
         for policy, setting in zip(arms["policy"], arms["setting"], strict=True)
     ]
 
 
 def on_front(shown: pd.DataFrame) -> NDArray[np.bool_]:
-    within = shown["cap_on"].isin(WITHIN_BUDGET) & (shown["policy"] != "full")
-    return front(shown["tpot_ms"].where(within), shown["ppl_delta_pct"])
+    """The arms within the budget that no other such arm beats on both axes."""
+    return front(shown["tpot_ms"].where(shown["within"]), shown["ppl_delta_pct"])
 
 
 def draw_front(axes: Axes, best: pd.DataFrame, x: Scale, y: Scale) -> NDArray[np.float64]:
@@ -63,8 +61,8 @@ def draw_front(axes: Axes, best: pd.DataFrame, x: Scale, y: Scale) -> NDArray[np
 
 
 def draw_arm(axes: Axes, arm: dict[Any, Any], style: PolicyStyle) -> None:
-    """The intervals and the marker of one arm."""
-    strong = arm["on_front"] or style.hollow
+    """The intervals and the marker of one arm: pale if it is over the budget."""
+    color = style.color if arm["within"] else mix(style.color, "white", 0.68)
     x, y = arm["tpot_ms"], arm["ppl_delta_pct"]
     axes.errorbar(
         [x],
@@ -72,30 +70,31 @@ def draw_arm(axes: Axes, arm: dict[Any, Any], style: PolicyStyle) -> None:
         xerr=reach([x], [arm["tpot_ms_lo"]], [arm["tpot_ms_hi"]]),
         yerr=reach([y], [arm["ppl_delta_lo"]], [arm["ppl_delta_hi"]]),
         fmt="none",
-        ecolor=style.color,
-        elinewidth=1.1,
-        alpha=0.75 if strong else 0.4,
-        zorder=3,
+        ecolor=color,
+        elinewidth=1.0,
+        alpha=0.8 if arm["on_front"] else 0.35,
+        zorder=3 if arm["within"] else 2,
     )
-    if style.hollow:
-        fill, edge, width = "white", style.color, 1.8
-    elif arm["on_front"]:
-        fill, edge, width = style.color, style.color, 1.0
-    else:
-        fill, edge, width = mix(style.color, "white", 0.62), mix(style.color, "white", 0.25), 1.0
-    if arm["cap_on"] == "peak" and not style.hollow:
-        edge, width = "black", 1.5
+    rim = "black" if arm["on_front"] else color if style.hollow else "white"
     axes.plot(
         [x],
         [y],
         ls="none",
         marker=style.marker,
-        ms=9.5 if strong else 8,
-        mfc=fill,
-        mec=edge,
-        mew=width,
-        zorder=5 if arm["on_front"] else 4,
+        ms=style.size * (1.2 if arm["on_front"] else 1 if arm["within"] else 0.85),
+        mfc="white" if style.hollow else color,
+        mec=rim,
+        mew=1.8 if style.hollow or arm["on_front"] else 0.7,
+        zorder=5 if arm["on_front"] else 4 if arm["within"] else 2.5,
     )
+
+
+def join_layouts(axes: Axes, shown: pd.DataFrame) -> None:
+    """A thin line through the points of one arm in several cache layouts."""
+    for _, same in shown.groupby(["policy", "setting"]):
+        if len(same) > 1:
+            same = same.sort_values("tpot_ms")
+            axes.plot(same["tpot_ms"], same["ppl_delta_pct"], color=GREY, lw=1.0, zorder=2)
 
 
 def intervals(shown: pd.DataFrame) -> NDArray[np.float64]:
@@ -115,13 +114,19 @@ def by_importance(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def arm_label(arm: dict[Any, Any], styles: dict[str, PolicyStyle]) -> Label:
-    """Short setting; the policy's name for a control and for the only arm of a policy."""
+    """Short setting, and the cache layout if it is another than the plain one.
+
+    With the policy's name for a control, and where its settings do not tell arms apart.
+    """
     policy = arm["policy"].replace("_", " ")
-    text = f"{policy} {arm['name']}".strip() if arm["policy"] in CONTROLS else arm["name"] or policy
+    named = arm["policy"] in CONTROLS or arm["name"] in ("", "peak")
+    text = f"{policy} {arm['name']}".strip() if named else arm["name"]
+    if arm["layout"] not in PLAIN_LAYOUTS:
+        text += f" · {arm['layout'].replace('_', ' ')}"
     return Label(
         arm["tpot_ms"],
         arm["ppl_delta_pct"],
-        text if arm["cap_on"] in WITHIN_BUDGET else f"{text}*",
+        text,
         styles[arm["policy"]].ink,
         "bold" if arm["on_front"] else "normal",
     )
@@ -135,33 +140,37 @@ def pareto_legends(
 ) -> None:
     """To the right: which policy a marker is, and how to read its fill and rim."""
 
-    def dot(label: str, marker: Any, fill: str, edge: str, width: float) -> Line2D:
-        look = {"marker": marker, "ms": 9, "mfc": fill, "mec": edge, "mew": width}
+    def dot(label: str, marker: Any, fill: str, edge: str, width: float, size: float = 9) -> Line2D:
+        look = {"marker": marker, "ms": size, "mfc": fill, "mec": edge, "mew": width}
         return Line2D([], [], ls="none", label=label, **look)
 
     policies = [
         dot(
-            " · ".join(filter(None, [policy.replace("_", " "), " ".join(shared[policy])])),
+            textwrap.fill(
+                " · ".join(filter(None, [policy.replace("_", " "), " ".join(shared[policy])])), 36
+            ),
             style.marker,
             "white" if style.hollow else style.color,
             style.color,
             1.8 if style.hollow else 1.0,
+            style.size,
         )
         for policy, style in styles.items()
     ]
     reading = [
         Line2D([], [], color="#2b2b2b", lw=1.5, alpha=0.75, label="front of the arms in budget"),
-        dot("full colour: on the front", "s", GREY, GREY, 1),
-        dot("pale: dominated", "s", "#dcdcdc", "#a8a8a8", 1),
-        dot("hollow: control", "s", "white", GREY, 1.8),
+        dot("black rim: on the front", "s", "#b4b4b4", "black", 1.8),
+        dot("full colour: within the budget", "s", GREY, GREY, 1),
     ]
-    if ((shown["cap_on"] == "peak") & ~shown["policy"].isin(CONTROLS)).any():
-        reading.append(dot("black rim: peak length capped", "s", "#c4c4c4", "black", 1.5))
-    if not shown["cap_on"].isin(WITHIN_BUDGET).all():
-        reading.append(dot("*  over budget (no cap)", "None", "white", "white", 0))
+    if not shown["within"].all():
+        reading.append(dot("pale: over the budget", "s", "#d5d5d5", "#d5d5d5", 1))
+    reading.append(dot("hollow: control", "s", "white", GREY, 1.8))
+    if not shown["layout"].isin(PLAIN_LAYOUTS).all():
+        reading.append(Line2D([], [], color=GREY, lw=1, label="one arm, several cache layouts"))
     look: dict[str, Any] = {"frameon": False, "alignment": "left", "handletextpad": 0.5}
+    look |= {"fontsize": 10, "labelspacing": 0.35}
     for title, handles, look["loc"], y in (
-        ("policy · setting in common", policies, "upper left", 0.95),
-        ("how to read", reading, "lower left", 0.12),
+        ("policy · setting in common", policies, "upper left", 0.96),
+        ("how to read", reading, "lower left", 0.055),
     ):
-        figure.legend(handles=handles, title=title, bbox_to_anchor=(0.75, y), **look)
+        figure.legend(handles=handles, title=title, bbox_to_anchor=(0.745, y), **look)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from kvpareto.report.scale import Scale, ppl_label, signed
+from kvpareto.report.scale import Scale, plain, ppl_label, signed
 from kvpareto.report.style import GREY, reach
 
 BUDGETS = {
     "post_prune": "post-prune length capped",
     "peak": "peak length capped",
-    "none": "over budget (no cap)",
 }
-"""What each value of cap_on means, in words."""
+"""What each value of cap_on that bounds the cache means, in words."""
 
 Line = tuple[int, str, str]
 """Sinks, cap_on and trigger of a line."""
@@ -54,24 +55,39 @@ def panels_per_cap(
     return figure, panels
 
 
-def finish_panels(figure: Figure, panels: list[tuple[float, Axes]], scale: Scale) -> None:
+def finish_panels(
+    figure: Figure,
+    panels: list[tuple[float, Axes]],
+    scale: Scale,
+    what: str = "perplexity change against recompute",
+) -> None:
+    """Set the vertical axis that all panels share: percent, with its zero line and its label."""
     for _, axes in panels:
         scale.apply(axes, "y", signed)
         axes.axhline(0, color=GREY, lw=1, zorder=1)
-    box = panels[0][1].get_position()
-    middle = (box.y1 + panels[-1][1].get_position().y0) / 2
-    label = ppl_label(scale)
+    label_left(figure, [axes for _, axes in panels], ppl_label(scale, what))
+
+
+def label_left(figure: Figure, panels: Sequence[Axes], label: str) -> None:
+    """Name the vertical axis of all panels, halfway up them."""
+    middle = (panels[0].get_position().y1 + panels[-1].get_position().y0) / 2
     figure.supylabel(label, fontsize=12.5, x=0.008, y=middle, va="center", ha="left")
 
 
 def bottom_legend(
-    figure: Figure, handles: list[Line2D], title: str, columns: int, handlelength: float
+    figure: Figure,
+    handles: Sequence[Artist],
+    title: str,
+    columns: int,
+    handlelength: float,
+    x: float = 0.078,
 ) -> None:
+    """A legend below the panels, beginning at the share `x` of the width."""
     figure.legend(
-        handles=handles,
-        title=title,
+        handles=list(handles),
+        title=title or None,
         loc="lower left",
-        bbox_to_anchor=(0.078, 0.3 / figure.get_figheight()),
+        bbox_to_anchor=(x, 0.3 / figure.get_figheight()),
         ncols=columns,
         frameon=False,
         alignment="left",
@@ -84,14 +100,16 @@ def draw_points(
     axes: Axes,
     x: pd.Series,
     rows: pd.DataFrame,
+    value: str,
     look: dict[str, Any],
     shift: ScaledTranslation | None = None,
 ) -> None:
-    """Perplexity changes with their intervals at `x`."""
+    """The column `value` at `x`, with its interval; the bounds of `y_pct` are `y_lo`, `y_hi`."""
+    lo, hi = (f"{value.removesuffix('_pct')}_{end}" for end in ("lo", "hi"))
     axes.errorbar(
         x,
-        rows["ppl_delta_pct"],
-        yerr=reach(rows["ppl_delta_pct"], rows["ppl_delta_lo"], rows["ppl_delta_hi"]),
+        rows[value],
+        yerr=reach(rows[value], rows[lo], rows[hi]),
         elinewidth=1.3,
         capsize=2.5,
         transform=axes.transData + shift if shift else axes.transData,
@@ -107,12 +125,49 @@ def dodge(axes: Axes, place: int, places: int) -> ScaledTranslation:
     return ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
+def line_keys(shown: pd.DataFrame) -> list[Line]:
+    """The lines that lazy arms make: by sinks, budget, and the sources' trigger first."""
+    keys = shown[["sinks", "cap_on", "trigger"]].drop_duplicates()
+    return sorted(
+        keys.itertuples(index=False, name=None),
+        key=lambda key: (key[0], list(BUDGETS).index(key[1]), key[2] != "overflow"),
+    )
+
+
+def line_rows(shown: pd.DataFrame, cap: float, key: Line) -> pd.DataFrame:
+    """The points of a line at one cap, ascending in the period.
+
+    Raises:
+        ValueError: two arms fall on one place.
+    """
+    sinks, cap_on, trigger = key
+    here = (shown["cap"] == cap) & (shown["sinks"] == sinks) & (shown["cap_on"] == cap_on)
+    line = shown[here & (shown["trigger"] == trigger)].sort_values("period")
+    if line["period"].duplicated().any():
+        raise ValueError(
+            f"two arms of one period at cap {cap:g}, {line_name(key)}: a line is one "
+            "policy, lazy, whose settings differ in nothing but the period"
+        )
+    return line
+
+
+def period_axis(axes: Axes, periods: pd.Series) -> None:
+    """A logarithmic axis of prune periods with a tick at each."""
+    ticks = sorted(periods.unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(min(ticks) / 1.35, max(ticks) * 1.35)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("prune period R (tokens, logarithmic)")
+
+
 def line_looks(keys: list[Line]) -> dict[Line, dict[str, Any]]:
     """Colour by trigger, dashes and fill by budget, marker by sinks."""
     colors = dict(
         zip(["overflow", "clock"], sns.color_palette("colorblind").as_hex(), strict=False)
     )
-    dashes = {"post_prune": "-", "peak": (0, (4, 1.5)), "none": (0, (1, 1.5))}
+    dashes = {"post_prune": "-", "peak": (0, (4, 1.5))}
     sinks = sorted({key[0] for key in keys})
     markers = dict(zip(sinks, "osD^vPX*", strict=False))
     return {

@@ -147,19 +147,17 @@ def signed(value: float) -> str:
     return "0" if abs(value) < 1e-9 else f"{value:+,.6g}".replace("-", "\N{MINUS SIGN}")
 
 
-def ppl_scale(arms: pd.DataFrame) -> Scale:
-    """The linear scale for perplexity changes with their intervals."""
-    return Scale.around(
-        arms["ppl_delta_pct"], arms["ppl_delta_lo"], arms["ppl_delta_hi"], logarithmic=False
-    )
+def ppl_scale(arms: pd.DataFrame, name: str = "ppl_delta") -> Scale:
+    """The linear scale for perplexity changes, the columns `<name>_pct`, `_lo` and `_hi`."""
+    values, lo, hi = (arms[f"{name}_{end}"] for end in ("pct", "lo", "hi"))
+    return Scale.around(values, lo, hi, logarithmic=False)
 
 
-def ppl_label(scale: Scale) -> str:
+def ppl_label(scale: Scale, what: str = "perplexity change against recompute") -> str:
     """The axis label that goes with `ppl_scale`."""
-    name = "perplexity change against recompute"
     if not scale.squeezed:
-        return f"{name} (%)"
-    return f"{name}\n(%; squeezed, logarithmic above {signed(two_digits(scale.limit))})"
+        return f"{what} (%)"
+    return f"{what}\n(%; squeezed, logarithmic above {signed(two_digits(scale.limit))})"
 
 
 def two_digits(value: float) -> float:

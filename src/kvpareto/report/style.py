@@ -22,6 +22,9 @@ Marker = str | tuple[int, int, int]
 CONTROLS = ("recompute", "full", "random")
 """Arms that say how good or bad an arm can be, not methods one would pick: drawn hollow."""
 
+PLAIN_LAYOUTS = ("compact", "overwrite", "none")
+"""Cache layouts that a figure does not name: a policy has one of them. `none` is recompute's."""
+
 GREY = "#5b5b5b"
 
 
@@ -32,6 +35,11 @@ class PolicyStyle:
     color: str
     marker: Marker
     hollow: bool = False
+
+    @property
+    def size(self) -> float:
+        """Marker size in points; stars of few rays look smaller than they are."""
+        return 8.0 if isinstance(self.marker, str) else 11.5
 
     @property
     def ink(self) -> str:

@@ -16,15 +16,14 @@ from kvpareto.report.columns import COLUMNS, Column, Kind
 
 MISSING = "\N{EN DASH}"
 
-_GOOD, _BAD, _OPEN = "good", "bad", "open"
+_OPEN = "open"
 _TONES = {
-    "ok": _GOOD,
-    "reproduced": _GOOD,
-    "contradicted": _BAD,
-    "invalid": _BAD,
-    "oom": _BAD,
-    "timeout": _BAD,
+    **dict.fromkeys(("ok", "reproduced"), "good"),
+    **dict.fromkeys(("contradicted", "invalid", "oom", "timeout"), "bad"),
+    **dict.fromkeys(("not tested here", "not studied", "refused", "unavailable"), "idle"),
 }
+"""How a status is set; any other is open. Blue, orange, yellow and grey, each with a sign of its
+own: nobody needs to tell the colours apart."""
 
 _STYLE = """
 body { font: 14px/1.45 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #222;
@@ -47,7 +46,10 @@ th[aria-sort=descending] button::after { content: " \\25BC"; }
 .num { text-align: right; font-variant-numeric: tabular-nums; }
 .ci { color: #666; }
 .code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px; }
-.good { background: #dcf2e3; } .bad { background: #fbdcd6; } .open { background: #fdf1d0; }
+.good { background: #d4e6f5; } .bad { background: #fbd0a8; } .open { background: #fdf5cf; }
+.idle { background: #ebebeb; color: #555; }
+.good::before { content: "\\2713\\00a0"; } .bad::before { content: "\\2717\\00a0"; }
+.open::before { content: "?\\00a0"; } .idle::before { content: "\\2013\\00a0"; }
 tbody tr:hover td { box-shadow: inset 0 0 0 99em rgba(1, 115, 178, .06); }
 dl { display: grid; grid-template-columns: max-content auto; gap: .15em 1em; max-width: 62em;
   font-size: 13px; }
@@ -96,7 +98,7 @@ def html_table(
 ) -> str:
     """One self-contained page with the rows of `frame`, sorted by a click on a heading.
 
-    Bounds stand in their estimate's cell: `x_lo` and `x_hi` with `x` or `x_pct`, `lo` and `hi`
+    Bounds stand in their estimate's cell: `x_lo` and `x_hi` with `x` or `x_<unit>`, `lo` and `hi`
     with `value` or `estimate`. Numbers are rounded for reading; the CSV beside has the digits.
 
     Args:
@@ -106,6 +108,7 @@ def html_table(
         columns: kind, unit and meaning of columns, in addition to those of the leaf tables.
     """
     known = {**COLUMNS, **(columns or {})}
+    frame = _with_intervals(frame, known)
     bounds = _bounds(list(frame.columns))
     hidden = {end for ends in bounds.values() for end in ends}
     described = {
@@ -176,10 +179,21 @@ def _bounds(names: list[str]) -> dict[str, tuple[str, str]]:
     for name in names:
         stem = name.removesuffix("_lo") if name.endswith("_lo") else ""
         lo, hi = (name, f"{stem}_hi") if stem else ("lo", "hi")
-        estimates = [stem, f"{stem}_pct"] if stem else ["value", "estimate"]
+        named = [stem, *(f"{stem}_{unit}" for unit in ("pct", "nats", "tokens"))]
+        estimates = named if stem else ["value", "estimate"]
         if lo == name and hi in names:
             pairs.update({one: (lo, hi) for one in estimates if one in names})
     return pairs
+
+
+def _with_intervals(frame: pd.DataFrame, known: Mapping[str, Column]) -> pd.DataFrame:
+    """With a column for each interval, in the place of its bounds, that sorts by the upper one."""
+    for name, column in known.items():
+        if column.kind == "interval" and {f"{name}_lo", f"{name}_hi"} <= set(frame.columns):
+            place = list(frame.columns).index(f"{name}_lo")
+            frame = frame.copy()
+            frame.insert(place, name, frame[f"{name}_hi"])
+    return frame
 
 
 def _guess(values: pd.Series) -> Kind:
@@ -192,8 +206,8 @@ def _guess(values: pd.Series) -> Kind:
 
 
 # Long words that would push the figures off the page stand at its right end.
-_REMARKS = frozenset({"alias_of", "machine", "why"})
-_NUMERIC = ("count", "bytes", "number", "percent")
+_REMARKS = frozenset({"alias_of", "decided_by", "machine", "why"})
+_NUMERIC = ("count", "bytes", "number", "percent", "interval")
 
 
 def _head(name: str, column: Column) -> str:
@@ -238,9 +252,11 @@ def _spell(value: float, column: Column, bounds: list[float]) -> str:
     sign = "+" if column.kind == "percent" else ""
     decimals = min(max(decimals, 0), 10)
     text = _fixed(value, decimals, sign)
-    if len(bounds) < 2:
-        return text
+    if len(bounds) < 2 or (bounds[0] == bounds[1] == value and column.kind != "interval"):
+        return text  # what is exact has no interval
     lo, hi = (_fixed(bound, decimals) for bound in bounds)
+    if column.kind == "interval":
+        return f"[{lo}, {hi}]"
     return f'{text} <span class="ci">[{lo}, {hi}]</span>'
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -48,3 +50,19 @@ def save_pretrained(tokenizer: Tokenizer, folder: str | Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
     ).save_pretrained(str(folder))
+
+
+def structural_tokens(tokenizer: Any, vocab_size: int) -> torch.Tensor:
+    """Which tokens end a line, a sentence or a quotation: [vocab_size], bool.
+
+    Args:
+        tokenizer: of transformers.
+        vocab_size: of the model, which may have room for more tokens than the tokenizer knows.
+    """
+    known = min(vocab_size, len(tokenizer))
+    texts = tokenizer.batch_decode([[token] for token in range(known)])
+    ends = [
+        "\n" in text or text.rstrip(" ").endswith((".", '"', "'", "\u201d", "\u3002"))
+        for text in texts
+    ]
+    return torch.tensor(ends + [False] * (vocab_size - known))

@@ -6,30 +6,22 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from kvpareto.eviction.policy import Clock, Entries, EvictionPolicy
+from kvpareto.eviction.periodic import PeriodicPolicy
+from kvpareto.eviction.policy import Entries
 
 
 @dataclass(frozen=True)
-class Random(EvictionPolicy):
+class Random(PeriodicPolicy):
     """Control: evict entries drawn at random, in every layer, row and head on its own.
 
     Sinks and the newest R entries are spared, as they are under `lazy` with the same R.
 
     Attributes:
-        period: R, tokens between prunes.
         seed: of the draws.
     """
 
     period: PositiveInt = 16
     seed: NonNegativeInt = 0
-
-    @property
-    def overshoot(self) -> int:
-        return self.period
-
-    def drop(self, clock: Clock) -> int:
-        over = clock.length - self.capacity
-        return over if over >= self.period else 0
 
     def keep(self, entries: Entries, drop: int) -> torch.Tensor:
         candidates = max(drop, entries.length - self.sinks - self.period)

@@ -1,0 +1,158 @@
+"""How claims, margins and recommended uses are written in the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Expect = Literal["lower", "higher", "equal", "not_higher", "not_lower"]
+"""What a claim says of an estimate: by more than the margin, or not by more than it."""
+
+PairMetric = Literal[
+    "ppl", "tpot", "spike_peak", "spike_area", "prunes", "trajectory", "peak_bytes"
+]
+
+SAME = "same"
+"""In a reference selector: the value that the arm has."""
+
+Scalar = bool | int | float | str | None
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _names_a_policy(selector: dict[str, Scalar | list[Scalar]]) -> dict[str, Scalar | list[Scalar]]:
+    if "policy" not in selector:
+        raise ValueError("must name a policy, for example {policy: lazy, period: 64}")
+    return selector
+
+
+def _names_values(selector: dict[str, Scalar | list[Scalar]]) -> dict[str, Scalar | list[Scalar]]:
+    relative = [name for name, value in selector.items() if value == SAME]
+    if relative:
+        raise ValueError(f"{relative[0]}: same belongs into the reference; an arm names values")
+    return selector
+
+
+Selector = Annotated[dict[str, Scalar | list[Scalar]], AfterValidator(_names_a_policy)]
+"""Columns or hyper-parameters and their values; a list allows each of its values."""
+
+
+class Margins(Entry):
+    """Differences too small to matter, fixed before looking; all in percent."""
+
+    ppl: NonNegativeFloat = Field(0.5, description="perplexity")
+    tpot: NonNegativeFloat = Field(3.0, description="time per token; the noise floor if larger")
+    spike: NonNegativeFloat = Field(10.0, description="peak and area of a spike, between arms")
+    memory: NonNegativeFloat = Field(5.0, description="peak memory")
+
+
+class PairTest(Entry):
+    """Arms against a reference.
+
+    The reference has the arm's model, text, cap, cap_on and sinks unless it names them. One that is
+    null is what chance gives: for spikes, the same curve around boundaries shifted at random.
+    """
+
+    metric: PairMetric
+    arm: Annotated[Selector, AfterValidator(_names_values)]
+    reference: Selector | None
+    expect: Expect
+    margin: NonNegativeFloat | None = Field(None, description="overrides that of `margins`")
+
+    @model_validator(mode="after")
+    def _only_spikes_have_a_null(self) -> PairTest:
+        if self.reference is None and not self.metric.startswith("spike_"):
+            raise ValueError(f"reference: {self.metric} needs an arm to compare with")
+        return self
+
+
+class StatusTest(Entry):
+    """What became of an arm: refused, invalid, ok."""
+
+    metric: Literal["status"]
+    arm: Annotated[Selector, AfterValidator(_names_values)]
+    equals: str
+
+
+class ProbeTest(Entry):
+    """A measure of a probe against a value."""
+
+    metric: Literal["probe"]
+    probe: str
+    measure: str
+    setting: str | None = Field(
+        None, description="a part of the setting's name, which hyphens divide; null: any setting"
+    )
+    value: float
+    difference: Literal["percent", "absolute"]
+    expect: Expect
+    margin: NonNegativeFloat = Field(description="in percent, or absolute, as the difference")
+    of: Literal["time", "memory", "values"] = Field(
+        "values", description="time and memory are a machine's own, which the verdict then names"
+    )
+
+    @model_validator(mode="after")
+    def _percent_of_something(self) -> ProbeTest:
+        if self.difference == "percent" and self.value == 0:
+            raise ValueError("value: nothing is a percentage of 0; write difference: absolute")
+        return self
+
+
+class RecommendedTest(Entry):
+    """The recommended arm of a use: its perplexity against the use's limit (`recommended_ppl`), or
+    its time per token against the fastest of other arms within that limit (`recommended_tpot`).
+    """
+
+    metric: Literal["recommended_ppl", "recommended_tpot"]
+    use: str
+    reference: Selector | None = None
+    expect: Expect
+    margin: NonNegativeFloat | None = Field(None, description="0 for perplexity")
+
+    @model_validator(mode="after")
+    def _time_needs_a_reference(self) -> RecommendedTest:
+        if (self.metric == "recommended_tpot") != (self.reference is not None):
+            raise ValueError("reference: recommended_tpot needs it, recommended_ppl has none")
+        return self
+
+
+Test = PairTest | StatusTest | ProbeTest | RecommendedTest
+
+
+class Claim(Entry):
+    """One sentence that the tables can contradict."""
+
+    source: str = Field(description="where the claim is from")
+    says: str = Field(description="the claim, in one sentence")
+    tests: list[Annotated[Test, Field(discriminator="metric")]] = []
+    not_tested_here: str | None = Field(None, description="why there are no tests")
+    trick: str | None = Field(None, description="what people do that the claim is about")
+    pays_if: Literal["reproduced", "contradicted"] = Field(
+        "reproduced", description="the verdict under which the trick pays"
+    )
+
+    @model_validator(mode="after")
+    def _tests_or_a_reason(self) -> Claim:
+        if bool(self.tests) == (self.not_tested_here is not None):
+            raise ValueError("give either tests or not_tested_here, the reason for none")
+        return self
+
+
+class Recommendation(Entry):
+    """A use of the model, for which the fastest arm within a limit of perplexity is recommended."""
+
+    texts: list[str] = Field(min_length=1)
+    ppl_delta_pct: PositiveFloat = Field(description="limit of perplexity against recompute")
+    cap: PositiveInt | None = Field(None, description="budget; null: the largest of each text")

@@ -1,0 +1,227 @@
+"""The evidence for and against a claim: each of its tests, on all the arms that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvpareto.claim_settings import (
+    Expect,
+    PairTest,
+    ProbeTest,
+    RecommendedTest,
+    StatusTest,
+    Test,
+)
+from kvpareto.claims.bootstrap import Interval
+from kvpareto.claims.equivalence import verdict
+from kvpareto.claims.metrics.lengths import prunes, trajectory
+from kvpareto.claims.metrics.measured import Measured
+from kvpareto.claims.metrics.memory import peak_bytes
+from kvpareto.claims.metrics.ppl import ppl
+from kvpareto.claims.metrics.spikes import spike_area, spike_peak
+from kvpareto.claims.metrics.tpot import tpot
+from kvpareto.claims.ratio import exact
+from kvpareto.claims.recommend import candidates, fastest, places
+from kvpareto.claims.study import Study, references, select
+
+NOT_TESTED = "not tested here"
+
+Row = dict[str, Any]
+
+
+class Metric(NamedTuple):
+    """A way to compare two arms: the table with their rows, and the difference between two."""
+
+    table: Literal["eviction", "timing", "spikes", "memory"]
+    compare: Callable[[Study, pd.Series[Any], Any], Measured]
+
+
+METRICS = {
+    "ppl": Metric("eviction", ppl),
+    "prunes": Metric("eviction", prunes),
+    "trajectory": Metric("eviction", trajectory),
+    "tpot": Metric("timing", tpot),
+    "spike_peak": Metric("spikes", spike_peak),
+    "spike_area": Metric("spikes", spike_area),
+    "peak_bytes": Metric("memory", peak_bytes),
+}
+
+
+def evidence(test: Test, study: Study) -> list[Row]:
+    """What a study says on one test: a row per arm and reference, or one that says what it lacks.
+
+    Returns:
+        Rows with metric, arm, reference, model, text, estimate, lo, hi, margin, expect, verdict,
+        why and machine.
+    """
+    if isinstance(test, PairTest):
+        rows = list(_pairs(test, study))
+    elif isinstance(test, StatusTest):
+        rows = list(_statuses(test, study))
+    elif isinstance(test, ProbeTest):
+        rows = list(_probes(test, study))
+    else:
+        rows = list(_recommended(test, study))
+    return [{"metric": test.metric} | row for row in rows]
+
+
+def margin_of(test: PairTest | RecommendedTest, study: Study) -> float:
+    """The margin of a comparison; no margin of time is below the noise floor.
+
+    What is counted, held against a limit, or held against chance has none unless the test says so.
+    """
+    default = 0.0
+    if test.reference is not None:
+        default = {
+            "ppl": study.margins.ppl,
+            "tpot": study.margins.tpot,
+            "recommended_tpot": study.margins.tpot,
+            "spike_peak": study.margins.spike,
+            "spike_area": study.margins.spike,
+            "peak_bytes": study.margins.memory,
+        }.get(test.metric, 0.0)
+    margin = default if test.margin is None else test.margin
+    return max(margin, study.noise_floor_pct) if test.metric.endswith("tpot") else margin
+
+
+def _pairs(test: PairTest, study: Study) -> Iterator[Row]:
+    table, compare = METRICS[test.metric]
+    arms = study.arms(table)
+    margin = margin_of(test, study)
+    chosen = select(arms, test.arm)
+    found = False
+    for _, arm in chosen.iterrows():
+        others: list[pd.Series[Any] | None] = [None]
+        if test.reference is not None:
+            others = [row for _, row in references(arms, arm, test.reference).iterrows()]
+        for other in others:
+            found = True
+            who = _who(arm) | {"reference": "chance" if other is None else _label(other)}
+            failed = [row for row in (arm, other) if row is not None and row["status"] != "ok"]
+            measured = _failure(failed[0]) if failed else compare(study, arm, other)
+            yield who | _judged(measured, margin, test.expect)
+    if not found and chosen.empty:
+        yield _missing(f"no arm {_spelled(test.arm)}", test.expect, margin)
+    elif not found:
+        lacks = f"no reference {_spelled(test.reference or {})} beside {_spelled(test.arm)}"
+        yield _missing(lacks, test.expect, margin)
+
+
+def _statuses(test: StatusTest, study: Study) -> Iterator[Row]:
+    chosen = select(study.arms("eviction"), test.arm)
+    for _, arm in chosen.iterrows():
+        why = f"the status is {arm['status']}"
+        measured = Measured(exact(float(arm["status"] != test.equals)), why=why)
+        yield _who(arm) | {"reference": test.equals} | _judged(measured, 0.0, "equal")
+    if chosen.empty:
+        yield _missing(f"no arm {_spelled(test.arm)}", "equal", 0.0)
+
+
+def _probes(test: ProbeTest, study: Study) -> Iterator[Row]:
+    wanted: dict[str, Any] = {"probe": test.probe, "measure": test.measure}
+    chosen = select(study.probes, wanted)
+    if test.setting and len(chosen):
+        wanted["setting"] = test.setting
+        chosen = chosen[[test.setting in str(name).split("-") for name in chosen["setting"]]]
+    for _, row in chosen.iterrows():
+        parts = [row[name] for name in ("probe", "setting", "measure") if row[name]]
+        who = {"arm": "/".join(parts), "reference": f"{test.value:g}"}
+        who |= {"model": row["model"], "text": row["text"]}
+        if np.isnan(row["value"]):
+            lacks = ": ".join(part for part in (row["status"], row.get("why")) if part)
+            yield _missing(lacks, test.expect, test.margin) | who
+            continue
+        values = np.array([row["value"], row["lo"], row["hi"]], dtype=float)
+        percent = test.difference == "percent"
+        difference = 100 * (values / test.value - 1) if percent else values - test.value
+        # A negative divisor turns the bounds around.
+        ordered = Interval(difference[0], *sorted(difference[1:]))
+        machine = study.machines if test.of != "values" else ""
+        measured = Measured(ordered, machine, f"{row['value']:.4g} against {test.value:g}")
+        yield who | _judged(measured, test.margin, test.expect)
+    if chosen.empty:
+        lacks = f"no probe {_spelled(wanted)}"
+        yield _missing(lacks, test.expect, test.margin)
+
+
+def _recommended(test: RecommendedTest, study: Study) -> Iterator[Row]:
+    rule = study.recommend[test.use]
+    margin = margin_of(test, study)
+    found = False
+    for model, text in places(study.eviction, rule):
+        arms = candidates(study.eviction, study.timing, model, text, rule.cap)
+        good = fastest(arms, rule.ppl_delta_pct)
+        # Where none is good enough, the best of them shows by how much.
+        first = good if len(good) else arms.sort_values("ppl_delta_pct")
+        others = (
+            fastest(select(arms, test.reference), rule.ppl_delta_pct) if test.reference else None
+        )
+        if first.empty or (others is not None and others.empty):
+            continue
+        found = True
+        arm = first.iloc[0]
+        if others is None:
+            reference = f"{rule.ppl_delta_pct:g}%"
+            measured = _above_limit(study, arm, rule.ppl_delta_pct)
+        else:
+            reference = _label(others.iloc[0])
+            same = others.index[0] == arm.name
+            measured = tpot(study, arm, others.iloc[0])
+            if same:
+                measured = Measured(exact(0.0), measured.machine, "the arm is itself the fastest")
+        yield _who(arm) | {"reference": reference} | _judged(measured, margin, test.expect)
+    if not found:
+        lacks = f"no arm for {test.use}"
+        if test.reference is not None:
+            lacks += f", or no {_spelled(test.reference)} within its limit"
+        yield _missing(lacks, test.expect, margin)
+
+
+def _above_limit(study: Study, arm: pd.Series[Any], limit_pct: float) -> Measured:
+    """Change of perplexity against recompute at the same cap, less the limit, in points."""
+    beside: dict[str, Any] = {name: arm[name] for name in ("model", "text", "cap")}
+    baseline = select(study.arms("eviction"), beside | {"policy": "recompute"}).iloc[0]
+    change = ppl(study, arm, baseline).difference
+    above = Interval(*(value - limit_pct for value in change))
+    return Measured(above, why=f"{change.estimate:+.3g}% with a limit of {limit_pct:g}%")
+
+
+def _failure(arm: pd.Series[Any]) -> Measured:
+    why = f"{_label(arm)}: {arm['status']}" + (f", {arm['why']}" if arm["why"] else "")
+    return Measured(exact(np.nan), why=why)
+
+
+def _judged(measured: Measured, margin: float, expect: Expect) -> Row:
+    estimate, lo, hi = difference = measured.difference
+    decision = verdict(difference, margin, expect)
+    why = measured.why
+    if decision == "undecided" and not why:
+        why = "no interval" if np.isnan(lo) or np.isnan(hi) else "the interval spans the margin"
+    return {
+        "estimate": estimate, "lo": lo, "hi": hi, "margin": margin, "expect": expect,
+        "verdict": decision, "why": why, "machine": measured.machine,
+    }  # fmt: skip
+
+
+def _missing(why: str, expect: Expect, margin: float) -> Row:
+    texts = dict.fromkeys(("arm", "reference", "model", "text", "machine"), "")
+    numbers = dict.fromkeys(("estimate", "lo", "hi"), np.nan) | {"margin": margin}
+    return texts | numbers | {"expect": expect, "verdict": NOT_TESTED, "why": why}
+
+
+def _who(arm: pd.Series[Any]) -> Row:
+    return {"arm": _label(arm), "model": arm["model"], "text": arm["text"]}
+
+
+def _label(arm: pd.Series[Any]) -> str:
+    layout = arm.get("layout", "compact")
+    shown = "" if layout in ("compact", "none") else f" ({layout})"
+    return f"{arm['policy']}/{arm['setting']}{shown}"
+
+
+def _spelled(selector: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{name}: {value}" for name, value in selector.items()) + "}"

@@ -1,0 +1,126 @@
+"""What a ledger reads: the tables of a study, and which of their rows a selector means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from kvpareto.claim_settings import SAME, Margins, Recommendation, Scalar
+from kvpareto.settings import StatisticsSettings
+
+Selection = Mapping[str, Scalar | list[Scalar]]
+
+KEYS = ["model", "text", "policy", "setting"]
+"""What tells arms apart."""
+
+INHERITED = ("model", "text", "cap", "cap_on", "sinks")
+"""What a reference has in common with its arm unless it says otherwise."""
+
+PLAIN: Selection = {"layout": ["compact", "none"], "staging": [False]}
+"""How arms are meant to run where a selector does not say."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The results of a study.
+
+    Attributes:
+        eviction: table `eviction` with a column for each hyper-parameter, empty where a policy has
+            none of that name.
+        timing, spikes, probes, memory: the tables of that name.
+        tokens: reads the token table of the arm `<model>/<text>/<policy>/<setting>`.
+        noise_floor_pct: see `timescale.noise_floor_pct`.
+    """
+
+    eviction: pd.DataFrame
+    timing: pd.DataFrame
+    spikes: pd.DataFrame
+    probes: pd.DataFrame
+    memory: pd.DataFrame
+    tokens: Callable[[str], pd.DataFrame]
+    statistics: StatisticsSettings
+    margins: Margins
+    recommend: Mapping[str, Recommendation]
+    noise_floor_pct: float
+
+    def arms(self, table: Literal["eviction", "timing", "spikes", "memory"]) -> pd.DataFrame:
+        """The rows of a table, with budgets and hyper-parameters, one per arm and way to run it."""
+        if table == "eviction":
+            return self.eviction.reset_index(drop=True)
+        if table == "timing":
+            return joined(self.eviction, measured_times(self.timing))
+        other = self.spikes if table == "spikes" else _summed(self.memory)
+        return joined(self.eviction, other)
+
+    @property
+    def machines(self) -> str:
+        """Where the study was timed: on one machine, as a rule."""
+        return "" if self.timing.empty else "; ".join(sorted(self.timing["machine"].unique()))
+
+
+def path_of(arm: pd.Series[Any]) -> str:
+    return "/".join(arm[name] for name in KEYS)
+
+
+def joined(eviction: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `other` with the columns of `eviction`; `status` and `why` are of what failed."""
+    if other.empty:
+        return pd.DataFrame()
+    other = other.assign(why=other.get("why", ""))
+    frame = other.merge(eviction, on=KEYS, suffixes=("", "_quality"))
+    failed = frame["status_quality"] != "ok"
+    for name in ("status", "why"):
+        frame[name] = frame[name].where(~failed, frame[f"{name}_quality"])
+    return frame
+
+
+def measured_times(timing: pd.DataFrame) -> pd.DataFrame:
+    """Timing rows of the texts that were timed, without those that borrow their times."""
+    return timing if timing.empty else timing[timing["timed_on"] == timing["text"]]
+
+
+def _summed(memory: pd.DataFrame) -> pd.DataFrame:
+    """Bytes at the peak of an arm; logits are a part of the transient."""
+    if memory.empty:
+        return memory
+    parts = memory[memory["part"].isin(["weights", "kv", "cache_state", "transient", "staging"])]
+    groups = parts.groupby([*KEYS, "layout", "staging"], as_index=False, dropna=False)
+    return groups.agg(
+        peak_bytes=("bytes", "sum"),
+        status=("status", lambda status: next((one for one in status if one != "ok"), "ok")),
+    )
+
+
+def select(rows: pd.DataFrame, wanted: Selection) -> pd.DataFrame:
+    """The rows that have all wanted values; a column that is not there holds nothing."""
+    chosen = np.ones(len(rows), dtype=bool)
+    plain = {name: value for name, value in PLAIN.items() if name in rows}
+    for name, value in {**plain, **wanted}.items():
+        column = rows[name] if name in rows else pd.Series(None, rows.index, dtype=object)
+        values = value if isinstance(value, list) else [value]
+        known = [one for one in values if one is not None]
+        empty = column.isna() if None in values else False
+        chosen &= (column.isin(known) & column.notna()) | empty
+    return rows[chosen]
+
+
+def references(rows: pd.DataFrame, arm: pd.Series[Any], wanted: Selection) -> pd.DataFrame:
+    """The rows that an arm is compared with; never its own."""
+    relative = [name for name, value in wanted.items() if value == SAME]
+    values = {name: _value(arm, name) if name in relative else wanted[name] for name in wanted}
+    for name in INHERITED:
+        value = _value(arm, name)
+        if name not in wanted and name in rows and value is not None:
+            # What a reference does not have (full has no cap) cannot differ.
+            values[name] = [value, None]
+    found = select(rows, values)
+    return found[found.index != arm.name]
+
+
+def _value(arm: pd.Series[Any], name: str) -> Scalar:
+    value = arm.get(name)
+    return None if pd.isna(value) else value

@@ -1,0 +1,50 @@
+"""The ledger: a verdict on every claim, the evidence for it, and the recommended settings."""
+
+from pathlib import Path
+
+from kvpareto.claim_settings import Claim, Margins, Recommendation
+from kvpareto.claims.ledger import ledger
+from kvpareto.claims.negative import negative_results
+from kvpareto.claims.recommend import recommended
+from kvpareto.claims.study import Study
+from kvpareto.claims.timescale import noise_floor_pct
+from kvpareto.jobs import job
+from kvpareto.records import read_parquet
+from kvpareto.report.merged import with_settings
+from kvpareto.report.tables import write_table
+from kvpareto.settings import StatisticsSettings
+
+p = snakemake.params.p
+
+with job(
+    log_file=snakemake.log[0],
+    script=Path(snakemake.scriptdir) / "claims_table.py",
+    modules=[],
+    code_hash=snakemake.params.code,
+    inputs=snakemake.input,
+    threads=1,
+    output=snakemake.output.provenance,
+):
+    tables = {
+        name: read_parquet(snakemake.input[name])
+        for name in ("eviction", "timing", "spikes", "probes", "memory")
+    }
+    eviction = with_settings(tables["eviction"], snakemake.input.settings)
+    uses = {name: Recommendation(**use) for name, use in p["recommend"].items()}
+    study = Study(
+        **tables | {"eviction": eviction},
+        tokens=lambda arm: read_parquet(Path("results/eviction") / arm / "tokens.parquet"),
+        statistics=StatisticsSettings(**p["statistics"]),
+        margins=Margins(**p["margins"]),
+        recommend=uses,
+        noise_floor_pct=noise_floor_pct(eviction, tables["timing"]),
+    )
+    entries = {name: Claim(**claim) for name, claim in p["claims"].items()}
+    claims, tests = ledger(entries, study)
+    for frame, csv in (
+        (claims, snakemake.output.claims),
+        (tests, snakemake.output.tests),
+        (negative_results(claims, entries), snakemake.output.negative),
+        (recommended(eviction, tables["timing"], uses), snakemake.output.recommended),
+    ):
+        write_table(frame, Path(csv).with_suffix(""))

@@ -1,0 +1,40 @@
+"""One comparison of arms that other rules have measured."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+
+from kvpareto.claim_settings import Margins
+from kvpareto.claims.study import Study
+from kvpareto.jobs import job
+from kvpareto.records import read_parquet, write_parquet
+from kvpareto.report.merged import with_settings
+from kvpareto.settings import StatisticsSettings
+
+p = snakemake.params.p
+
+with job(
+    log_file=snakemake.log[0],
+    script=Path(snakemake.scriptdir) / "comparison.py",
+    modules=[p["comparison"]],
+    code_hash=snakemake.params.code,
+    inputs=snakemake.input,
+    threads=1,
+    output=snakemake.output.provenance,
+):
+    study = Study(
+        eviction=with_settings(read_parquet(snakemake.input.eviction), snakemake.input.settings),
+        timing=read_parquet(snakemake.input.timing),
+        spikes=read_parquet(snakemake.input.spikes),
+        probes=pd.DataFrame(),
+        memory=pd.DataFrame(),
+        tokens=lambda arm: read_parquet(Path("results/eviction") / arm / "tokens.parquet"),
+        statistics=StatisticsSettings(**p["statistics"]),
+        margins=Margins(),
+        recommend={},
+        noise_floor_pct=0.0,
+    )
+    rows = import_module(p["comparison"]).compare(study)
+    rows.insert(0, "probe", p["comparison"].rpartition(".")[2])
+    write_parquet(snakemake.output.rows, rows)
