@@ -26,7 +26,7 @@ def arm(policy: str, parts: str, cap: int | None = 512, cap_on: str = "post_prun
     row = {
         "model": "ref-neox", "text": "code", "policy": policy, "setting": setting, "cap": cap,
         "cap_on": cap_on if cap else None, "layout": "compact", "within": True,
-        "period": None, "sinks": 4, "trigger": None, "peak_attended_len": 512,
+        "alias_of": "", "period": None, "sinks": 4, "trigger": None, "peak_attended_len": 512,
         "ppl": 15 * (1 + ppl / 100), "ppl_delta_pct": ppl, "ppl_delta_lo": ppl - reach,
         "ppl_delta_hi": ppl + reach, "ppl_delta_strict_pct": ppl, "ppl_delta_strict_lo": ppl - 0.1,
         "ppl_delta_strict_hi": ppl + 0.1, "tpot_ratio": ratio, "tpot_ratio_lo": 0.98 * ratio,

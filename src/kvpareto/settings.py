@@ -253,7 +253,7 @@ class Settings(Strict):
                     if name not in known
                 ]
         problems += [
-            f"claims.{name}: tests name the use {test.use!r}, which is not defined under recommend; "
+            f"claims.{name}: the use {test.use!r} is not defined under recommend; "
             f"known: {', '.join(self.recommend) or 'none'}"
             for name, claim in self.claims.items()
             for test in claim.tests

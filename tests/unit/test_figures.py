@@ -32,6 +32,8 @@ def budgets():
     ]
     rows += [arm("lazy", f"S4 R{r}", cap, "peak") for cap in (256, 512) for r in (16, 128)]
     rows += [arm("recompute", "", cap, "peak", ppl=-1) for cap in (64, 512)]
+    alias = {"alias_of": "lazy/S4-R16"}
+    rows += [arm("overlap", "S4 R16 O9", cap, "peak", **alias) for cap in (256, 512)]
     rows += [arm("knorm", "S4 R16", 512, "peak"), arm("lazy", "S4 R16", 128)]
     rows[2] |= {"status": "oom"}
     return typed(rows)
@@ -97,9 +99,12 @@ def spikes():
         for cap_on in ("post_prune", "peak")
         for period in (128, 16, 64)
     ]
+    rows += [arm("lazy", "S32 R16 overflow", 512, period=16, sinks=32)]
     rows += [arm(name, "S4 R16", 512, "peak", period=16) for name in ("tova", "h2o")]
     rows += [arm("lazy", "S4 R64 overflow W9", 512, "none", period=64)]
     rows += [arm("lazy", "S4 R4", 512, period=4, status="not studied")]
+    lazy = {"trigger": "overflow"}
+    rows = [row | lazy if row["policy"] == "lazy" else row for row in rows]
     return typed(rows).assign(excess=lambda frame: frame["period"] == 64)
 
 
@@ -291,6 +296,7 @@ def test_a_budget_line_is_the_setting_of_a_policy_with_the_most_budgets():
     assert "lazy · S4 R16\n" in said
     assert "R128" not in said
     assert "knorm" not in said
+    assert "overlap" not in said
     assert "snapkv at cap 256 (oom)" in said
 
 
@@ -366,8 +372,10 @@ def test_lazy_arms_at_the_largest_cap_come_first():
         for period in (16, 64, 128)
     ]
     assert [policy for policy, cap, *_ in first[6:8]] == ["h2o", "tova"]
-    assert {cap for _, cap, *_ in first[8:]} == {256}
-    assert len(first) == 14
+    assert first[8] == ("lazy", 512, "post_prune", 16)
+    assert order["sinks"].tolist()[:9] == [4] * 8 + [32]
+    assert {cap for _, cap, *_ in first[9:]} == {256}
+    assert len(first) == 15
 
 
 def test_further_arms_are_counted_and_peaks_above_chance_are_named():
@@ -376,7 +384,7 @@ def test_further_arms_are_counted_and_peaks_above_chance_are_named():
     shown = panel_order(spikes()).head(MOST_PANELS)
     above = [axes.get_title(loc="right") == "above chance" for axes in figure.axes]
     assert above == shown["excess"].tolist()
-    assert "5 further arms" in words(figure)
+    assert "6 further arms" in words(figure)
 
 
 def test_a_trace_smooths_over_the_tokens_before_and_marks_the_prunes():

@@ -94,7 +94,8 @@ def join_layouts(axes: Axes, shown: pd.DataFrame) -> None:
     for _, same in shown.groupby(["policy", "setting"]):
         if len(same) > 1:
             same = same.sort_values("tpot_ms")
-            axes.plot(same["tpot_ms"], same["ppl_delta_pct"], color=GREY, lw=1.0, zorder=2)
+            color = GREY if same["within"].all() else mix(GREY, "white", 0.68)
+            axes.plot(same["tpot_ms"], same["ppl_delta_pct"], color=color, lw=1.0, zorder=2)
 
 
 def intervals(shown: pd.DataFrame) -> NDArray[np.float64]:

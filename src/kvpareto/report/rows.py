@@ -62,6 +62,17 @@ def period_names(rows: pd.DataFrame) -> list[str]:
     ]
 
 
+def usual_lazy(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are lazy arms with the sinks and the trigger that most lazy arms have.
+
+    Of equally many, the fewer sinks, and `overflow`, the trigger of the sources' code.
+    """
+    lazy = rows["policy"] == "lazy"
+    sinks = rows.loc[lazy, "sinks"].mode()[:1]
+    trigger = rows.loc[lazy, "trigger"].mode()[-1:]  # in alphabetical order
+    return lazy & rows["sinks"].isin(sinks) & rows["trigger"].isin(trigger)
+
+
 def lazy_lines(rows: pd.DataFrame) -> pd.DataFrame:
     """The lazy arms and, at the R = 1 end of each line that has none, the strict arm.
 

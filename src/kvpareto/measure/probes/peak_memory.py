@@ -24,7 +24,7 @@ def probe(model: PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) ->
 
     Args:
         ids: [documents, tokens]; the first document is decoded.
-        options: cap, sinks, memory_layouts (`dynamic` and `converted` among them: see `memory_split`).
+        options: cap, sinks, memory_layouts (of `memory_split`).
     """
     document = ids[:1].to(model.device)
     cap = options["cap"]

@@ -34,8 +34,8 @@ def probe(model: PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) ->
 
     Args:
         ids: [documents, tokens]; the first document is decoded.
-        options: cap, sinks, profiled_periods, blocks, profiled_tokens (per block, rounded up to whole
-            periods), confidence.
+        options: cap, sinks, profiled_periods, blocks, profiled_tokens (per block, rounded up to
+            whole periods), confidence.
 
     Raises:
         ValueError: the document ends before a block does.

@@ -25,14 +25,15 @@ def ppl_against_budget(eviction: pd.DataFrame, *, trained_length: int, title: st
     """Perplexity, and its change against strict streaming, against the budget.
 
     A line is the one setting of a policy that was run at the most budgets: of several, the one with
-    the shortest id, so the shortest period. Policies with a single budget make no line. Recompute
+    the shortest id, so the shortest period. Arms that keep the same entries as a simpler one, and
+    policies with a single budget, make no line. Recompute
     is scored on fewer tokens than the others, so it has no perplexity here, but a change against
     strict streaming on those tokens.
 
     Args:
         eviction: rows of the `eviction` table of one model and text. Columns used: `policy`,
-            `setting`, `cap`, `cap_on` (only arms whose peak is capped are drawn), `ppl`,
-            `ppl_delta_strict_pct`, `ppl_delta_strict_lo`, `ppl_delta_strict_hi`, `status`.
+            `setting`, `cap`, `cap_on` (only arms whose peak is capped are drawn), `alias_of`,
+            `ppl`, `ppl_delta_strict_pct`, `ppl_delta_strict_lo`, `ppl_delta_strict_hi`, `status`.
         trained_length: the model's trained length in tokens, drawn as a vertical line.
         title: written above the plot.
 
@@ -41,10 +42,11 @@ def ppl_against_budget(eviction: pd.DataFrame, *, trained_length: int, title: st
     """
     check_rows(
         eviction,
-        "policy setting cap cap_on ppl ppl_delta_strict_pct status",
+        "policy setting cap cap_on alias_of ppl ppl_delta_strict_pct status",
         "ppl_delta_strict",
     )
-    rows = _longest_lines(eviction[eviction["cap_on"] == "peak"])
+    own = eviction[(eviction["cap_on"] == "peak") & (eviction["alias_of"] == "")]
+    rows = _longest_lines(own)
     shown, missing = drawable(rows, ["ppl", "ppl_delta_strict_pct"])
     notes = missing_note(missing["policy"] + " at cap " + missing["cap"].astype(str), missing)
     with theme():

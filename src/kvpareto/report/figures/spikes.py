@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from matplotlib.patches import Patch
 from kvpareto.report.marks import shared_parts, short_settings
 from kvpareto.report.notes import empty_figure, write_notes
 from kvpareto.report.panels import BUDGETS, bottom_legend, label_left
-from kvpareto.report.rows import check_rows
+from kvpareto.report.rows import check_rows, usual_lazy
 from kvpareto.report.style import GREY, policy_styles, theme
 
 MOST_PANELS = 9
@@ -23,22 +24,24 @@ MOST_PANELS = 9
 def loss_around_prunes(curves: pd.DataFrame, spikes: pd.DataFrame, *, title: str) -> Figure:
     """Mean difference of loss to strict streaming around an arm's prunes, a panel per arm.
 
-    The lazy arms at the largest cap come first, by cap_on and period; then the other policies at
-    that cap, then smaller caps, until there are nine panels. Arms without a cap are left out.
+    At the largest cap, lazy arms come first, by cap_on and period, with the sinks and the trigger
+    that most of them have; then the other policies, and the other lazy arms. Then come smaller
+    caps, until there are nine panels. Arms without a cap are left out.
 
     Args:
         curves: of one model and text, from the event study: `policy`, `setting`, `offset` (tokens
             from a prune; token 1 is the first predicted from the pruned cache), `mean`, `null_lo`,
             `null_hi` (nats).
         spikes: the `spikes` table of these arms with the columns of `eviction` and the settings.
-            Columns used: `policy`, `setting`, `cap`, `cap_on`, `period`, `excess`, `status`.
+            Columns used: `policy`, `setting`, `cap`, `cap_on`, `period`, `sinks`, `trigger`,
+            `excess`, `status`.
         title: written above the plot.
 
     Raises:
         ValueError: a column is missing, or the rows are of several models or texts.
     """
     check_rows(curves, "policy setting offset mean null_lo null_hi")
-    check_rows(spikes, "policy setting cap cap_on period excess status")
+    check_rows(spikes, "policy setting cap cap_on period sinks trigger excess status")
     studied = panel_order(spikes)
     arms = studied.head(MOST_PANELS)
     names = _panel_names(arms, shared_parts(studied))
@@ -94,11 +97,11 @@ def panel_order(spikes: pd.DataFrame) -> pd.DataFrame:
     policies = list(policy_styles(arms["policy"]))
     ranked = arms.assign(
         smaller_cap=-arms["cap"].astype(float),
-        not_lazy=arms["policy"] != "lazy",
+        not_usual=np.select([usual_lazy(arms), arms["policy"] != "lazy"], [0, 1], 2),
         policy_rank=arms["policy"].map(policies.index),
         budget_rank=arms["cap_on"].map(list(BUDGETS).index),
     )
-    order = ["smaller_cap", "not_lazy", "policy_rank", "budget_rank", "period", "setting"]
+    order = ["smaller_cap", "not_usual", "policy_rank", "budget_rank", "period", "setting"]
     return ranked.sort_values(order, ignore_index=True)
 
 

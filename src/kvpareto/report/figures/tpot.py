@@ -23,7 +23,14 @@ from kvpareto.report.panels import (
     panels_per_cap,
     period_axis,
 )
-from kvpareto.report.rows import check_rows, drawable, lazy_lines, missing_note, period_names
+from kvpareto.report.rows import (
+    check_rows,
+    drawable,
+    lazy_lines,
+    missing_note,
+    period_names,
+    usual_lazy,
+)
 from kvpareto.report.scale import Scale, plain
 from kvpareto.report.style import GREY, theme
 
@@ -102,13 +109,12 @@ def tpot_against_period(timed: pd.DataFrame, *, title: str) -> Figure:
 
 def _lines(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Lazy arms with their strict ends, and strict arms in layouts that lazy has no times in."""
-    lazy = rows[rows["policy"] == "lazy"]
-    same = rows["sinks"].isin(lazy["sinks"].mode()[:1])
-    same &= rows["trigger"].isin(lazy["trigger"].mode()[-1:]) | rows["trigger"].isna()
-    rows = rows[same]
+    usual = usual_lazy(rows)
+    strict = (rows["policy"] == "start_recent") & rows["sinks"].isin(rows.loc[usual, "sinks"])
+    rows = rows[usual | strict]
     swept = rows["layout"].isin(rows.loc[rows["policy"] == "lazy", "layout"])
     lines = [lazy_lines(part) for _, part in rows[swept].groupby("layout")]
-    flat, _ = drawable(rows[~swept & (rows["policy"] == "start_recent")], ["tpot_ratio"])
+    flat, _ = drawable(rows[~swept], ["tpot_ratio"])
     first = flat.sort_values("cap_on", key=lambda cap_on: cap_on.map(list(BUDGETS).index))
     return (
         pd.concat(lines) if lines else rows.iloc[:0],
