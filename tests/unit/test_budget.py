@@ -85,6 +85,7 @@ def test_the_window_is_what_the_other_parts_leave(name, parameters, cap_on, wind
         ("adaptive_entropy", {"period_min": 5, "period_max": 9}, 60, 51, 4),
         ("adaptive_slack", {"delta": 8}, 60, 51, 4),
         ("bridge", {"period": 9, "bridge": 3}, 57, 48, 7),
+        ("h2o", {"period": 9}, 60, 51, 4),  # the newest half is part of the window
         ("max_drop", {"period": 9, "slack": 6, "max_drop": 2}, 54, 51, 4),
         # A cooling stream keeps to the hard limit, and below its capacity for want of slack.
         ("max_drop", {"period": 9, "slack": 6, "variant": "cooldown"}, 51, 51, 7),

@@ -42,10 +42,20 @@ def edited(study, file: str, old: str, new: str):
 def test_every_arm_has_its_row_in_every_table(finished):
     eviction = pd.read_csv(finished.folder / "results/tables/eviction.csv")
     timing = pd.read_csv(finished.folder / "results/tables/timing.csv")
-    assert set(eviction["policy"]) == {"full", "lazy", "random", "recompute", "start_recent"}
-    assert (eviction["status"] == "ok").all()
-    assert eviction["ppl"].between(1, 2048).all()
-    assert set(timing["setting"]) == set(eviction["setting"])
+    timed = {"full", "lazy", "random", "recompute", "start_recent"}
+    untimed = {"h2o", "refresh", "slack", "max_drop", "static_cache"}
+    assert set(eviction["policy"]) == timed | untimed
+    refused = eviction["policy"] == "static_cache"
+    assert (eviction.loc[refused, "status"] == "refused").all()
+    assert eviction.loc[refused, "why"].str.contains("take the policy lazy").all()
+    assert (eviction.loc[~refused, "status"] == "ok").all()
+    assert eviction.loc[~refused, "ppl"].between(1, 2048).all()
+    assert set(timing["policy"]) == timed
+    assert set(timing.loc[timing["policy"] == "start_recent", "layout"]) == {
+        "compact",
+        "soft_ring",
+        "ring",
+    }
     assert (timing["status"] == "ok").all()
     assert (timing["tpot_ratio_lo"] <= timing["tpot_ratio"]).all()
     assert (timing["tpot_ratio"] <= timing["tpot_ratio_hi"]).all()
@@ -71,6 +81,24 @@ def test_deltas_are_paired_with_the_references_of_the_same_cap(finished):
     )
 
 
+def test_every_claim_has_a_verdict_and_every_probe_its_rows(finished):
+    tables = finished.folder / "results/tables"
+    entries = yaml.safe_load((finished.folder / "config/claims.yaml").read_text())["claims"]
+    claims = pd.read_csv(tables / "claims.csv").set_index("id")
+    assert set(claims.index) == set(entries)
+    verdicts = {"reproduced", "contradicted", "undecided", "not tested here"}
+    assert set(claims["verdict"]) <= verdicts
+    assert claims.loc["static-cache", "verdict"] == "reproduced"
+    assert claims.loc["pos-shift", "verdict"] == "reproduced"
+    assert claims.loc[claims["verdict"] == "not tested here", "why"].notna().all()
+    assert claims.loc["lazy-speed", "machine"]
+    probes = pd.read_csv(tables / "probes.csv")
+    assert set(probes["probe"]) >= PROBES | {"diagnose_prune_nll", "verify_max_drop_effect"}
+    memory = pd.read_csv(tables / "memory.csv")
+    kv = memory[(memory["part"] == "kv") & memory["layout"].isin(["compact", "ring"])]
+    assert (kv["bytes"] == kv["analytic_bytes"]).all()
+
+
 def test_nothing_is_due_after_a_run(finished):
     assert not finished.due()
 
@@ -83,9 +111,17 @@ def test_touching_everything_runs_nothing(finished):
     assert not finished.due()
 
 
-LEAVES = Counter(
-    ["all", "attended", "eviction_table", "pareto", "period", "provenance_table", "timing_table"]
-)
+PROBES = {
+    "cache_conversion",
+    "framework_only",
+    "peak_memory",
+    "pos_shift",
+    "profile_kernels",
+    "profile_prune_overhead",
+    "staging_buffers",
+    "static_cache",
+}
+UPSTREAM = PROBES | {"baseline_average", "baseline_time", "evict_time", "texts_table", "tokenise"}
 
 
 def rules_of(due) -> Counter:
@@ -95,18 +131,38 @@ def rules_of(due) -> Counter:
     return rules
 
 
-def test_editing_one_policy_runs_its_arms_and_their_descendants_only(finished):
-    with edited(finished, POLICY, "class Lazy", "# an edit\nclass Lazy"):
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("h2o", Counter(evict_quality=1)),
+        ("random", Counter(evict_quality=1, evict_time=1)),
+        # The probes run lazy streams themselves.
+        ("lazy", Counter(evict_quality=2, evict_time=1, **dict.fromkeys(PROBES, 1))),
+    ],
+)
+def test_editing_one_policy_runs_its_arms_and_their_aggregates_only(finished, policy, expected):
+    file = f"src/kvpareto/eviction/policies/{policy}.py"
+    with edited(finished, file, "@dataclass(frozen=True)", "# an edit\n@dataclass(frozen=True)"):
         due = finished.due()
-    assert rules_of(due) == LEAVES + Counter(evict_quality=2, evict_time=1)
-    assert all("policy=lazy" in wildcards for rule, wildcards in due if rule.startswith("evict_"))
+    rules = rules_of(due)
+    assert {
+        rule: count for rule, count in rules.items() if rule in UPSTREAM | {"evict_quality"}
+    } == (expected)
+    assert {"eviction_table", "spikes_table", "claims_table", "all"} <= set(rules)
+    assert all(
+        f"policy={policy}" in wildcards for rule, wildcards in due if rule.startswith("evict_")
+    )
 
 
 def test_editing_a_shared_module_runs_all_that_imports_it(finished):
     """Block evaluation is what quality runs import and timing runs do not."""
     with edited(finished, "src/kvpareto/measure/nll.py", "BLOCK_TOKENS = 128", "BLOCK_TOKENS = 64"):
         due = finished.due()
-    assert rules_of(due) == LEAVES + Counter(evict_quality=6, baseline_average=1)
+    rules = rules_of(due)
+    arms = pd.read_csv(finished.folder / "results/tables/eviction.csv")
+    assert rules["evict_quality"] == len(arms)
+    # One of the probes runs a refused arm.
+    assert set(rules) & UPSTREAM == {"baseline_average", "static_cache"}
 
 
 def test_swapping_two_values_of_a_setting_is_noticed(finished):
@@ -161,7 +217,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(finished, new_study):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     left = list(study.folder.joinpath("results").rglob("summary.json"))
-    assert len(left) < 6
+    assert len(left) < finished.table("eviction").count(b"\n") - 1
     assert not (study.folder / "results/tables/eviction.csv").exists()
     study.run("--unlock")
     study.run()

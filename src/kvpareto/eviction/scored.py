@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeInt
+from pydantic import PositiveInt
 
 from kvpareto.eviction.periodic import PeriodicPolicy
 from kvpareto.eviction.policy import Entries
@@ -23,7 +23,7 @@ class ScoredPolicy(PeriodicPolicy):
             move; `original` leaves them where they were, which passes the trained length.
     """
 
-    recent: NonNegativeInt = 32
+    recent: PositiveInt = 32
     positions: Literal["in_cache", "original"] = "in_cache"
 
     @property
@@ -37,7 +37,7 @@ class ScoredPolicy(PeriodicPolicy):
 
     @property
     def beside_window(self) -> int:
-        return self.sinks + self.spared - 1
+        return self.sinks + max(0, self.recent - 1)
 
     @abstractmethod
     def score(self, entries: Entries) -> torch.Tensor:

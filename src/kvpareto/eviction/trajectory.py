@@ -29,6 +29,12 @@ class Trajectory:
         return kept
 
     @property
+    def drops(self) -> np.ndarray:
+        """[prunes], entries evicted by each prune."""
+        drops: np.ndarray = self.dropped[self.dropped > 0]
+        return drops
+
+    @property
     def post_prune(self) -> int:
         """Most entries left by a prune; the final length when none happens."""
         pruned = self.dropped > 0

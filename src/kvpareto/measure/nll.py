@@ -6,6 +6,7 @@ which each query attends what it would have attended alone (see `block`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -100,7 +101,7 @@ class _Block:
     """Tokens of one forward pass, by the policy's decisions on lengths.
 
     Attributes:
-        steps: (attended, length after, dropped) of each token, means over the layers.
+        steps: (attended, length after, dropped) of each token, rounded means over the layers.
         dropped: entries that go after the pass, of each layer.
         closed: whether no further token fits: the policy must see the entries to choose.
     """
@@ -120,8 +121,9 @@ class _Block:
         drops = self.stream.advance(attended)
         self.lengths = [length - drop for length, drop in zip(attended, drops, strict=True)]
         self.dropped = [gone + drop for gone, drop in zip(self.dropped, drops, strict=True)]
-        after = _mean(self.lengths)
-        self.steps.append((_mean(attended), after, _mean(attended) - after))
+        # A prune in any layer is one, however few entries it is on the mean.
+        dropped = math.ceil(sum(drops) / len(drops))
+        self.steps.append((_mean(attended), _mean(attended) - dropped, dropped))
         self.closed = any(drops) and not self.stream.policy.keeps_sinks_and_recent
 
     def before(self, tokens: int) -> torch.Tensor:

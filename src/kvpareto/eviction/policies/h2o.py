@@ -26,7 +26,7 @@ class H2O(ScoredPolicy):
 
     @property
     def spared(self) -> int:
-        return self.recent or self.capacity // 2
+        return self.recent or max(1, self.capacity // 2)
 
     def remember(self, memory: torch.Tensor | None, attention: torch.Tensor) -> torch.Tensor:
         received = attention.sum(dim=(2, 3))[:, :, None]

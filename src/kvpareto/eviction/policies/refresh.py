@@ -23,9 +23,10 @@ class Refresh(PeriodicPolicy):
             sentence or a quotation (then the oldest), `uncertainty` those predicted with the
             highest entropy.
         placement: where they stand in the cache. `middle`: between sinks and window, in place of
-            those of the last prune. `sinks`: the same, but the earlier ones compete with the new
-            ones, and may stay as long as sinks do. `tail`: after the newest token, as the sources
-            did, which tells the model that they have just been read.
+            those of the last prune (of the oldest tokens, the first time). `sinks`: the same, but
+            the earlier ones compete with the new ones, and may stay as long as sinks do. `tail`:
+            after the newest token, as the sources did, which tells the model that they have just
+            been read.
     """
 
     budget: PositiveInt = 16
