@@ -7,6 +7,7 @@ from pathlib import Path
 from kvpareto.claims import comparisons
 from kvpareto.eviction.arms import (
     baseline,
+    batches,
     score_from,
     study_arms,
     timing_yardstick,
@@ -25,6 +26,7 @@ POLICIES = "kvpareto.eviction.policies"
 try:
     SETTINGS = parse_settings(config)
     ARMS = study_arms(SETTINGS)
+    BATCHES = batches(ARMS, SETTINGS.quality.settings_per_job)
 except SettingsError as error:
     raise WorkflowError(str(error))
 
@@ -55,11 +57,6 @@ def code(script, *modules):
 def policy_modules(*policies):
     """Module names of policies, each once."""
     return sorted({f"{POLICIES}.{policy}" for policy in policies})
-
-
-def run_modules(wildcards):
-    """The one policy that a quality run imports by name."""
-    return policy_modules(wildcards.policy)
 
 
 def timing_modules(wildcards):
@@ -94,22 +91,24 @@ def scored_tokens(wildcards):
     return SETTINGS.texts[wildcards.text].tokens
 
 
-def arm_params(wildcards):
-    """What a quality run needs to know of its arm."""
-    arm = ARM_OF[f"{wildcards.model}/{wildcards.text}/{wildcards.policy}/{wildcards.setting}"]
+def quality_params(batch):
+    """What a quality run needs to know of its arms."""
     return {
-        "arm": {
-            "model": arm.model,
-            "text": arm.text,
-            "policy": arm.policy,
-            "setting": arm.setting,
-        },
-        "model": model_settings(wildcards),
+        "arms": [
+            {
+                "model": arm.model,
+                "text": arm.text,
+                "policy": arm.policy,
+                "setting": arm.setting,
+            }
+            for arm in batch.arms
+        ],
+        "model": model_settings(batch),
         "score_start": score_from(SETTINGS),
         "positions_per_document": (
-            SETTINGS.baseline.positions_per_document if arm.policy == "recompute" else None
+            SETTINGS.baseline.positions_per_document if batch.policy == "recompute" else None
         ),
-        "modules": run_modules(wildcards),
+        "modules": policy_modules(batch.policy),
     }
 
 

@@ -1,27 +1,33 @@
 # Streaming decode under a fixed budget: quality runs, exclusive timing runs, their tables.
 
 
-rule evict_quality:
-    input:
-        ids=ids_of,
-        model=model_files,
-    output:
-        tokens="results/eviction/{model}/{text}/{policy}/{setting}/tokens.parquet",
-        events="results/eviction/{model}/{text}/{policy}/{setting}/prune_events.parquet",
-        setting="results/eviction/{model}/{text}/{policy}/{setting}/setting.json",
-        summary="results/eviction/{model}/{text}/{policy}/{setting}/summary.json",
-        provenance="results/eviction/{model}/{text}/{policy}/{setting}/provenance.json",
-    log:
-        "results/logs/evict_quality/{model}/{text}/{policy}/{setting}.log",
-    conda:
-        "../envs/kvpareto.yaml"
-    threads: 1
-    params:
-        p=arm_params,
-        code=lambda wildcards: code("evict_quality.py", *run_modules(wildcards)),
-        env=ENVIRONMENT,
-    script:
-        "../workflow/scripts/evict_quality.py"
+# A rule for each batch of settings of one policy: importing torch and transformers takes longer than
+# measuring a setting does.
+for batch in BATCHES:
+
+    rule:
+        name:
+            batch.name
+        input:
+            ids=f"results/text/{batch.model}/{batch.text}/ids.safetensors",
+            model=model_files(batch),
+        output:
+            tokens=expand("results/eviction/{arm}/tokens.parquet", arm=batch.paths),
+            events=expand("results/eviction/{arm}/prune_events.parquet", arm=batch.paths),
+            settings=expand("results/eviction/{arm}/setting.json", arm=batch.paths),
+            summaries=expand("results/eviction/{arm}/summary.json", arm=batch.paths),
+            provenance=expand("results/eviction/{arm}/provenance.json", arm=batch.paths),
+        log:
+            f"results/logs/evict_quality/{batch.name}.log",
+        conda:
+            "../envs/kvpareto.yaml"
+        threads: 1
+        params:
+            p=quality_params(batch),
+            code=code("evict_quality.py", *policy_modules(batch.policy)),
+            env=ENVIRONMENT,
+        script:
+            "../workflow/scripts/evict_quality.py"
 
 
 rule evict_time:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
+
+from kvpareto.config_base import Strict
 
 Expect = Literal["lower", "higher", "equal", "not_higher", "not_lower"]
 """What a claim says of an estimate: by more than the margin, or not by more than it."""
@@ -26,10 +26,6 @@ SAME = "same"
 """In a reference selector: the value that the arm has."""
 
 Scalar = bool | int | float | str | None
-
-
-class Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _names_a_policy(selector: dict[str, Scalar | list[Scalar]]) -> dict[str, Scalar | list[Scalar]]:
@@ -49,7 +45,7 @@ Selector = Annotated[dict[str, Scalar | list[Scalar]], AfterValidator(_names_a_p
 """Columns or hyper-parameters and their values; a list allows each of its values."""
 
 
-class Margins(Entry):
+class Margins(Strict):
     """Differences too small to matter, fixed before looking; all in percent."""
 
     ppl: NonNegativeFloat = Field(0.5, description="perplexity")
@@ -58,7 +54,7 @@ class Margins(Entry):
     memory: NonNegativeFloat = Field(5.0, description="peak memory")
 
 
-class PairTest(Entry):
+class PairTest(Strict):
     """Arms against a reference.
 
     The reference has the arm's model, text, cap, cap_on and sinks unless it names them. One that is
@@ -78,7 +74,7 @@ class PairTest(Entry):
         return self
 
 
-class StatusTest(Entry):
+class StatusTest(Strict):
     """What became of an arm: refused, invalid, ok."""
 
     metric: Literal["status"]
@@ -86,7 +82,7 @@ class StatusTest(Entry):
     equals: str
 
 
-class ProbeTest(Entry):
+class ProbeTest(Strict):
     """A measure of a probe against a value."""
 
     metric: Literal["probe"]
@@ -110,7 +106,7 @@ class ProbeTest(Entry):
         return self
 
 
-class RecommendedTest(Entry):
+class RecommendedTest(Strict):
     """The recommended arm of a use: its perplexity against the use's limit (`recommended_ppl`), or
     its time per token against the fastest of other arms within that limit (`recommended_tpot`).
     """
@@ -131,7 +127,7 @@ class RecommendedTest(Entry):
 Test = PairTest | StatusTest | ProbeTest | RecommendedTest
 
 
-class Claim(Entry):
+class Claim(Strict):
     """One sentence that the tables can contradict."""
 
     source: str = Field(description="where the claim is from")
@@ -150,7 +146,7 @@ class Claim(Entry):
         return self
 
 
-class Recommendation(Entry):
+class Recommendation(Strict):
     """A use of the model, for which the fastest arm within a limit of perplexity is recommended."""
 
     texts: list[str] = Field(min_length=1)

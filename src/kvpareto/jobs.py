@@ -45,13 +45,13 @@ def job(
     code_hash: str,
     inputs: Iterable[str],
     threads: int,
-    output: str | None = None,
+    output: str | Iterable[str] | None = None,
     exclusive: bool = False,
 ) -> Iterator[None]:
     """Run the body as one job.
 
     Log records go to `log_file` and to standard error. When the body succeeds, the loaded modules
-    are held against the declared ones, and `output` (a provenance.json) is written.
+    are held against the declared ones, and `output` (one or several provenance.json) is written.
 
     Args:
         script: the job's script; with `modules` it defines the code that the job may import.
@@ -86,7 +86,8 @@ def job(
         root = script.resolve().parents[2]
         data_hash = digest([file_sha256(path) for path in inputs], length=16)
         record = provenance(root, code_hash, data_hash, started, threads)
-        write_json(output, record | {"exclusive": exclusive})
+        for file in [output] if isinstance(output, str) else output:
+            write_json(file, record | {"exclusive": exclusive})
 
 
 class RefusedError(RuntimeError):

@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     StringConstraints,
     TypeAdapter,
@@ -26,7 +25,8 @@ from pydantic import (
 )
 
 from kvpareto.claim_settings import Claim, Margins, Recommendation, RecommendedTest
-from kvpareto.config_errors import explain
+from kvpareto.config_base import Strict, explain
+from kvpareto.reference_settings import ReferenceSettings
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 """A name that becomes part of a path: lower case letters, digits, dots, hyphens."""
@@ -40,10 +40,6 @@ fair comparison), or nothing (an explicit window, everything else on top)."""
 
 class SettingsError(ValueError):
     """The configuration is wrong; the message lists every error with its path."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 _LOCAL = ("resources/", "results/", "/", "./", "../")
@@ -142,6 +138,12 @@ class BaselineSettings(Strict):
     tokens_per_run: PositiveInt = 200
 
 
+class QualitySettings(Strict):
+    """Quality runs: several settings of one policy share a job, which loads the model once."""
+
+    settings_per_job: PositiveInt = 20
+
+
 class TimingSettings(Strict):
     """Paired timing against the yardstick arm (strict start_recent, same cap) in one process."""
 
@@ -185,25 +187,6 @@ class ProbeSettings(Strict):
     profiled_tokens: PositiveInt = Field(8, description="tokens of a block under the profiler")
 
 
-class ReferenceSettings(Strict):
-    """How a reference model is trained. Every field enters the identity of its checkpoint."""
-
-    family: Literal["gpt_neox", "llama"]
-    shape: dict[str, Any]
-    context: PositiveInt
-    vocab_size: PositiveInt = 2048
-    steps: PositiveInt
-    windows_per_step: PositiveInt = 8
-    learning_rate: PositiveFloat = 2e-3
-    weight_decay: float = 0.1
-    warm_up_steps: PositiveInt = 100
-    episode_share: float = Field(0.5, ge=0, le=1)
-    code_share: float = Field(0.7, ge=0, le=1)
-    seed: int = 0
-    evaluate_steps: PositiveInt = 250
-    checkpoint_steps: PositiveInt = 250
-
-
 class Settings(Strict):
     """A whole study."""
 
@@ -211,6 +194,7 @@ class Settings(Strict):
     models: dict[Name, ModelSettings] = Field(min_length=1)
     texts: dict[Name, TextSettings] = Field(min_length=1)
     eviction: dict[GroupName, EvictionGroup] = Field(min_length=1)
+    quality: QualitySettings = QualitySettings()
     baseline: BaselineSettings = BaselineSettings()
     timing: TimingSettings = TimingSettings()
     statistics: StatisticsSettings = StatisticsSettings()

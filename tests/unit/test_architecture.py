@@ -20,7 +20,8 @@ LEVELS = (
     ("attention", "eviction"),
     ("jobs",),
     ("settings", "provenance"),
-    ("claim_settings", "config_errors", "records"),
+    ("claim_settings", "reference_settings"),
+    ("config_base", "records"),
 )
 """Rooms from top to bottom. A room may import rooms of lower levels and itself, nothing beside."""
 

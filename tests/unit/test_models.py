@@ -34,7 +34,8 @@ from kvpareto.models.reference import (
     train,
 )
 from kvpareto.records import RecordError, file_sha256
-from kvpareto.settings import ModelSettings, ReferenceSettings
+from kvpareto.reference_settings import ReferenceSettings
+from kvpareto.settings import ModelSettings
 from kvpareto.text.tasks.needle import code_episode
 from kvpareto.text.tokenizer import BOS, train_tokenizer
 

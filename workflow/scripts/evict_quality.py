@@ -1,4 +1,4 @@
-"""One quality run: an eviction arm over all documents of a text."""
+"""Quality runs: arms of one policy, each over all documents of a text."""
 
 from pathlib import Path
 
@@ -26,15 +26,17 @@ with job(
 ):
     settings = ModelSettings(**p["model"])
     model = load_model(settings)
+    ids = load_ids(snakemake.input.ids)
     structural = None
-    if policy_of(p["arm"]["policy"], p["arm"]["setting"]).reads == "structure":
+    if any(policy_of(arm["policy"], arm["setting"]).reads == "structure" for arm in p["arms"]):
         structural = structural_tokens(load_tokenizer(settings), model.config.vocab_size)
-    run_quality(
-        model,
-        load_ids(snakemake.input.ids),
-        p["arm"],
-        p["score_start"],
-        p["positions_per_document"],
-        Path(snakemake.output.tokens).parent,
-        structural,
-    )
+    for arm, tokens in zip(p["arms"], snakemake.output.tokens, strict=True):
+        run_quality(
+            model,
+            ids,
+            arm,
+            p["score_start"],
+            p["positions_per_document"],
+            Path(tokens).parent,
+            structural,
+        )

@@ -7,7 +7,7 @@ import torch
 from kvpareto.jobs import job
 from kvpareto.measure.card import make_card
 from kvpareto.records import read_json, write_json
-from kvpareto.settings import ReferenceSettings
+from kvpareto.reference_settings import ReferenceSettings
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from kvpareto.jobs import job
 from kvpareto.models.ability import quick_look
 from kvpareto.models.reference import build, prepare_text, save, train
 from kvpareto.records import write_json
-from kvpareto.settings import ReferenceSettings
+from kvpareto.reference_settings import ReferenceSettings
 
 settings = ReferenceSettings(**snakemake.params.p)
 folder = Path(snakemake.output.weights).parent

@@ -7,7 +7,8 @@ the setting id is `readable-hash8` of that dict, and the dict itself lies beside
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,6 +55,44 @@ class Arm:
     @property
     def cap_on(self) -> CapOn | None:
         return self.setting["cap_on"]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arms of one model, text and policy, whose quality one job measures.
+
+    Attributes:
+        number: 1, 2, ... within the policy.
+    """
+
+    model: str
+    text: str
+    policy: str
+    number: int
+    arms: tuple[Arm, ...]
+
+    @property
+    def name(self) -> str:
+        """A name for the job: letters, digits and underscores."""
+        parts = ("evict_quality", self.model, self.text, self.policy, str(self.number))
+        return re.sub(r"\W", "_", "_".join(parts))
+
+    @property
+    def paths(self) -> list[str]:
+        """The arms' places below `results/eviction/`."""
+        return [arm.path for arm in self.arms]
+
+
+def batches(arms: Iterable[Arm], most: int) -> list[Batch]:
+    """The arms by model, text and policy, at most `most` of them together."""
+    by_policy: dict[tuple[str, str, str], list[Arm]] = {}
+    for arm in arms:
+        by_policy.setdefault((arm.model, arm.text, arm.policy), []).append(arm)
+    return [
+        Batch(*key, number, tuple(same[start : start + most]))
+        for key, same in by_policy.items()
+        for number, start in enumerate(range(0, len(same), most), start=1)
+    ]
 
 
 def policy_of(name: str, setting: dict[str, Any]) -> EvictionPolicy:

@@ -16,7 +16,7 @@ from kvpareto.models.ability import first_token_mass, held_out_nll, needle_accur
 from kvpareto.models.reference import TrainingText, encode_documents
 from kvpareto.provenance import environment, machine
 from kvpareto.records import file_sha256
-from kvpareto.settings import ReferenceSettings
+from kvpareto.reference_settings import ReferenceSettings
 from kvpareto.text.corpora import HELD_OUT, Part, stdlib_held_out
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kvpareto.records import RecordError, atomic_path, digest
-from kvpareto.settings import ReferenceSettings
+from kvpareto.reference_settings import ReferenceSettings
 from kvpareto.text.corpora import stdlib_training
 from kvpareto.text.tasks import needle
 from kvpareto.text.tokenizer import BOS, EOS, save_pretrained, train_tokenizer

@@ -1,8 +1,15 @@
-"""What is wrong with a configuration, in words that say what to do."""
+"""What all settings share: models that reject what they do not know, and errors in words."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
 
 _ADVICE = {
     "extra_forbidden": "unknown key; remove it or correct its spelling",
