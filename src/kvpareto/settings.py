@@ -183,7 +183,7 @@ class ProbeSettings(Strict):
         ["compact", "ring", "dynamic", "converted"], min_length=1
     )
     compared_tokens: PositiveInt = Field(64, description="tokens whose logits are compared")
-    profiled_periods: list[PositiveInt] = Field([1, 64], min_length=1)
+    profiled_periods: list[PositiveInt] = Field([1, 16], min_length=1)
     profiled_tokens: PositiveInt = Field(8, description="tokens of a block under the profiler")
 
 

@@ -37,7 +37,7 @@ def nll_trace(traces: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
         figure.suptitle(title, x=0.012, y=1 - 0.2 / height, ha="left", weight="bold", fontsize=13)
         grid = figure.subplots(len(traces), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         figure.subplots_adjust(
-            left=0.075, right=0.985, top=1 - 0.8 / height, bottom=1.2 / height, hspace=0.28
+            left=0.09, right=0.985, top=1 - 0.8 / height, bottom=1.2 / height, hspace=0.28
         )
         red = sns.color_palette("colorblind").as_hex()[3]
         for axes, (name, trace) in zip(grid, traces.items(), strict=True):

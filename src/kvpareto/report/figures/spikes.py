@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from kvpareto.report.marks import shared_parts, short_settings
 from kvpareto.report.notes import empty_figure, write_notes
@@ -57,7 +58,7 @@ def loss_around_prunes(curves: pd.DataFrame, spikes: pd.DataFrame, *, title: str
         figure.suptitle(title, x=0.012, y=1 - 0.2 / height, ha="left", weight="bold", fontsize=13)
         grid = figure.subplots(rows, columns, squeeze=False)
         figure.subplots_adjust(
-            left=0.075, right=0.985, top=1 - 0.85 / height, bottom=1.35 / height, wspace=0.25,
+            left=0.095, right=0.985, top=1 - 0.85 / height, bottom=1.35 / height, wspace=0.25,
             hspace=0.48,
         )  # fmt: skip
         if arms.empty:
@@ -73,6 +74,7 @@ def loss_around_prunes(curves: pd.DataFrame, spikes: pd.DataFrame, *, title: str
             axes.axvline(0.5, color="black", lw=1, ls=(0, (4, 2)))
             axes.axhline(0, color=GREY, lw=0.8, zorder=1)
             axes.set_xlim(curve["offset"].min(), curve["offset"].max())
+            axes.yaxis.set_major_locator(MaxNLocator(5))
             axes.set_title(name, loc="left", fontsize=11)
             said = "above chance" if arm["excess"] else "within chance"
             axes.set_title(said, loc="right", fontsize=10, weight="bold" if arm["excess"] else None)
