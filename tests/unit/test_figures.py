@@ -202,6 +202,7 @@ def test_nothing_of_a_figure_is_cut_off_at_its_edge(name):
     "build",
     [
         lambda: pareto_figure(study(2).query("status != 'ok'"), title=TITLE),
+        lambda: pareto_figure(study(2).assign(status="not timed"), title=TITLE),
         lambda: ppl_against_period(sweep().assign(status="timeout"), title=TITLE),
         lambda: ppl_against_period(sweep().query("policy == 'full'"), title=TITLE),
         lambda: ppl_against_attended(sweep().assign(status="oom"), trained_length=512, title=TITLE),

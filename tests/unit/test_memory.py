@@ -10,8 +10,9 @@ from kvpareto.eviction.policies.lazy import Lazy
 from kvpareto.eviction.policies.random import Random
 from kvpareto.eviction.policies.recompute import Recompute
 from kvpareto.eviction.policies.start_recent import StartRecent
+from kvpareto.measure.block import BLOCK_ATTENTION
 from kvpareto.measure.memory import cache_bytes, peak_allocation, weight_bytes
-from kvpareto.measure.memory_split import decoding, memory_split, peak_bytes
+from kvpareto.measure.memory_split import decoding, memory_of_arms, memory_split, peak_bytes
 from kvpareto.measure.probing import logit_difference, stream_of
 
 CPU = torch.device("cpu")
@@ -156,6 +157,20 @@ def test_a_document_that_ends_within_the_profile_is_refused():
 
 
 # Staging.
+
+
+@pytest.mark.parametrize("name", ["h2o", "snapkv", "knorm", "refresh", "pyramidkv"])
+def test_memory_of_observing_policies_is_measured_whatever_ran_before(name):
+    """A timing run leaves the model under the attention function of its last stream."""
+    model = tiny_model("llama")
+    model.set_attn_implementation(BLOCK_ATTENTION)
+    setting = {"cap": 48, "cap_on": "peak", "sinks": 4, "period": 8}
+    setting |= {} if name == "refresh" else {"recent": 8}
+    arm = {"policy": name, "setting": setting, "layout": "compact", "staging": False}
+    rows = memory_of_arms(model, DOCUMENT, [arm], {"model": "m", "text": "t"})
+    model.set_attn_implementation("sdpa")
+    assert (rows["status"] == "ok").all()
+    assert rows.set_index("part").loc["kv", "bytes"] > 0
 
 
 @pytest.mark.parametrize("layout", ["compact", "soft_ring"])

@@ -20,7 +20,7 @@ KEYS = ["model", "text", "policy", "setting"]
 INHERITED = ("model", "text", "cap", "cap_on", "sinks")
 """What a reference has in common with its arm unless it says otherwise."""
 
-PLAIN: Selection = {"layout": ["compact", "none"], "staging": [False]}
+PLAIN: Selection = {"layout": ["compact", "overwrite", "none"], "staging": [False]}
 """How arms are meant to run where a selector does not say."""
 
 

@@ -64,6 +64,7 @@ def memory_split(
         ValueError: the document is too short, or a concatenating cache cannot run the policy.
     """
     document = document.to(model.device)
+    model.set_attn_implementation("sdpa")  # whatever ran before; streams bring their own
     steps = max(_STEPS, policy.prune_period + 1)
     analytic: dict[str, float] = {
         "weights": sum(p.numel() for p in model.parameters()) * model.dtype.itemsize,

@@ -22,8 +22,6 @@ from transformers import PreTrainedModel
 
 from kvpareto.cache.layouts import Layout
 from kvpareto.claims.bootstrap import Interval, median_ratio
-from kvpareto.eviction.policies.lazy import Lazy
-from kvpareto.eviction.policies.start_recent import StartRecent
 from kvpareto.eviction.policy import EvictionPolicy
 from kvpareto.jobs import failure
 from kvpareto.measure.latency import Decoder, block_means, paired_blocks
@@ -234,9 +232,3 @@ def estimated(
 def label(options: dict[str, Any], *parts: object) -> str:
     """A setting's name: the cap, the sinks, and what sets it apart, for example `cap256-S4-R64`."""
     return "-".join([f"cap{options['cap']}", f"S{options['sinks']}", *map(str, parts)])
-
-
-def pruned_every(options: dict[str, Any], period: int) -> EvictionPolicy:
-    """Sinks and recent tokens at the probe's cap, pruned every `period` tokens; 1 is strict."""
-    kept = {"capacity": options["cap"], "sinks": options["sinks"]}
-    return StartRecent(**kept) if period == 1 else Lazy(**kept, period=period)

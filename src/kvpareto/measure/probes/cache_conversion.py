@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from kvpareto.eviction.policies.start_recent import StartRecent
 from kvpareto.measure.dynamic import ConvertedStream, ShiftedStream
 from kvpareto.measure.memory_split import memory_split, peak_bytes
 from kvpareto.measure.probing import (
@@ -20,7 +21,6 @@ from kvpareto.measure.probing import (
     exact,
     label,
     logit_difference,
-    pruned_every,
     time_ratio,
 )
 
@@ -42,7 +42,7 @@ def probe(model: PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) ->
     ratio = time_ratio(
         TimedDecoder(converted, document, cap), TimedDecoder(plain, document, cap), options
     )
-    strict = pruned_every(options, 1)
+    strict = StartRecent(capacity=options["cap"], sinks=options["sinks"])
     with_, without = (
         memory_split(model, strict, layout, document) for layout in ("converted", "dynamic")
     )

@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 from kvpareto.eviction.policies.recompute import Recompute
+from kvpareto.eviction.policies.start_recent import StartRecent
 from kvpareto.measure.memory import peak_allocation, weight_bytes
 from kvpareto.measure.memory_split import decoding, memory_split, peak_bytes
-from kvpareto.measure.probing import TimedDecoder, exact, label, pruned_every
+from kvpareto.measure.probing import TimedDecoder, exact, label
 
 
 def probe(model: PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) -> pd.DataFrame:
@@ -28,7 +29,7 @@ def probe(model: PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) ->
     """
     document = ids[:1].to(model.device)
     cap = options["cap"]
-    strict = pruned_every(options, 1)
+    strict = StartRecent(capacity=options["cap"], sinks=options["sinks"])
     recompute = memory_split(model, Recompute(capacity=cap), "compact", document)
     base = peak_bytes(recompute)
     rows = _rows(label(options, "recompute"), recompute, base, base)

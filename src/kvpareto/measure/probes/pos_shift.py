@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from kvpareto.eviction.policies.start_recent import StartRecent
 from kvpareto.measure.dynamic import ShiftedStream
 from kvpareto.measure.probing import (
     TimedDecoder,
@@ -19,7 +20,6 @@ from kvpareto.measure.probing import (
     exact,
     label,
     logit_difference,
-    pruned_every,
     stream_of,
     time_ratio,
 )
@@ -38,7 +38,7 @@ def probe(model: PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) ->
     cap = options["cap"]
     document = ids[:1].to(model.device)
     shifted = ShiftedStream(model, cap, options["sinks"])
-    aligned = stream_of(model, pruned_every(options, 1))
+    aligned = stream_of(model, StartRecent(capacity=options["cap"], sinks=options["sinks"]))
     difference = logit_difference(shifted, aligned, document, cap, options["compared_tokens"])
     ratio = time_ratio(
         TimedDecoder(shifted, document, cap), TimedDecoder(aligned, document, cap), options

@@ -19,9 +19,9 @@ from kvpareto.measure.probing import (
     estimated,
     label,
     median,
-    pruned_every,
     stream_of,
 )
+from kvpareto.measure.pruned import pruned_every
 from kvpareto.measure.stream import Stream
 from kvpareto.measure.timing import whole_periods
 

@@ -14,10 +14,10 @@ from kvpareto.measure.probing import (
     estimated,
     exact,
     label,
-    pruned_every,
     stream_of,
     time_ratio,
 )
+from kvpareto.measure.pruned import pruned_every
 from kvpareto.measure.timing import whole_periods
 
 

@@ -48,7 +48,10 @@ def ppl_against_budget(eviction: pd.DataFrame, *, trained_length: int, title: st
     own = eviction[(eviction["cap_on"] == "peak") & (eviction["alias_of"] == "")]
     rows = _longest_lines(own)
     shown, missing = drawable(rows, ["ppl", "ppl_delta_strict_pct"])
-    notes = missing_note(missing["policy"] + " at cap " + missing["cap"].astype(str), missing)
+    names = [
+        f"{name} at cap {cap}" for name, cap in zip(missing["policy"], missing["cap"], strict=True)
+    ]
+    notes = missing_note(names, missing)
     with theme():
         figure = Figure(figsize=(12.8, 6.4))
         left, right = figure.subplots(1, 2)

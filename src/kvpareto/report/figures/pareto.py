@@ -50,7 +50,8 @@ def pareto_figure(arms: pd.DataFrame, *, title: str) -> Figure:
     shared = shared_parts(arms)
     arms = arms.assign(name=short_settings(arms, shared))
     shown, missing = drawable(arms, ["tpot_ms", "ppl_delta_pct"])
-    notes = missing_note(missing["policy"] + " " + missing["name"], missing) + notes
+    names = [" ".join(name) for name in zip(missing["policy"], missing["name"], strict=True)]
+    notes = missing_note(names, missing) + notes
     with theme():
         figure = Figure(figsize=(12.8, 8.0))
         axes = figure.add_axes((0.095, 0.125, 0.64, 0.825))
