@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kvpareto.cache.store import ChunkStore, Identity
 from kvpareto.models.families import blocks
-from kvpareto.reuse.precompute import Library, PrefixMode
+from kvpareto.reuse.precompute import PrefixMode, SegmentSource
 from kvpareto.text.tasks.item import Item
 
 VOCAB = 97
@@ -114,12 +114,12 @@ def tiny_item(
     return Item(f"tiny-{seed}", (0, *start), tuple(middle), end, ("",))
 
 
-def tiny_library(
+def tiny_source(
     model: PreTrainedModel, folder: Path, mode: PrefixMode = "bos", bos: int | None = 0
-) -> Library:
+) -> SegmentSource:
     """A model's chunk store in `folder`, with losses."""
     identity = Identity(model.config.model_type, "tokenizer", "float32", "rope", (), True)
-    return Library(blocks(model), ChunkStore(folder), identity, mode, bos)
+    return SegmentSource(blocks(model), ChunkStore(folder), identity, mode, bos)
 
 
 def random_ids(rows: int, tokens: int, seed: int = 0) -> torch.Tensor:

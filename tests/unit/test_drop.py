@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import tiny_item, tiny_library, tiny_variant
+from tests.tiny import tiny_item, tiny_source, tiny_variant
 from transformers import DynamicCache
 
 import kvpareto.reuse.drops
@@ -147,7 +147,7 @@ def test_parameters_that_make_no_sense_are_refused(parameters, message):
 
 def fused(name: str, folder: Path, ratio: float = 0.3) -> Prefilled:
     model = tiny_variant(name)
-    stored = assemble(tiny_library(model, folder).segments(ITEM), LENGTH)
+    stored = assemble(tiny_source(model, folder).segments(ITEM), LENGTH)
     return fuse(blocks(model), ITEM, stored, strategy_of("blend", {"ratio": ratio}))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.dense import dense, encoded_in_place
-from tests.tiny import VARIANTS, tiny_item, tiny_library, tiny_variant
+from tests.tiny import VARIANTS, tiny_item, tiny_source, tiny_variant
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kvpareto.attention.masks import attend
+from kvpareto.attention.rope import turned
 from kvpareto.cache.store import Segment
 from kvpareto.models.convert import convert
 from kvpareto.models.families import Blocks, blocks
@@ -53,7 +54,7 @@ class Case:
         """The stored rows at their positions in the prompt."""
         angles = self.blocks.angles(torch.arange(len(self.item.ids)))
         pairs = zip(self.stored.keys, self.stored.values, strict=True)
-        return [Layer(self.blocks.place(key, *angles), value) for key, value in pairs]
+        return [Layer(turned(key, *angles), value) for key, value in pairs]
 
     def fuse(self, strategy: Strategy, **options) -> Prefilled:
         truth = lambda: self.truth  # noqa: E731
@@ -61,7 +62,7 @@ class Case:
 
 
 def prepare(model: PreTrainedModel, item: Item, folder: Path, mode="bos") -> Case:
-    segments = tiny_library(model, folder, mode).segments(item)
+    segments = tiny_source(model, folder, mode).segments(item)
     return Case(model, item, assemble(segments, len(item.ids)), *prefill(model, item))
 
 
@@ -97,7 +98,7 @@ def test_the_walk_through_the_blocks_is_the_models_own_forward(case):
     hidden = parts.embed(ids)
     for layer, window in enumerate(parts.windows):
         query, key, value = parts.project(layer, hidden)
-        query, key = parts.place(query, *angles), parts.place(key, *angles)
+        query, key = turned(query, *angles), turned(key, *angles)
         seen = (back >= 0) & (back < (window or len(ids)))
         hidden = parts.finish(layer, hidden, attend(query, key, value, seen, parts.softmax_scale))
     close(parts.logits(hidden), case.model(input_ids=ids[None]).logits)
@@ -113,8 +114,8 @@ def test_the_store_has_the_first_layer_and_the_prefix_exactly(case):
 
 def with_question(case: Case, folder: Path) -> Case:
     """With the question encoded alone too."""
-    library = tiny_library(case.model, folder)
-    segments = [*library.segments(case.item), library.alone(case.item)]
+    source = tiny_source(case.model, folder)
+    segments = [*source.segments(case.item), source.alone(case.item)]
     return replace(case, stored=assemble(segments, len(case.item.ids)))
 
 

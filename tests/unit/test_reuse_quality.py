@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny import tiny_item, tiny_library, tiny_variant
+from tests.tiny import tiny_item, tiny_source, tiny_variant
 
 from kvpareto.measure.fidelity import greedy_match, kl_nats, kv_error
 from kvpareto.records import read_json, read_parquet
@@ -39,7 +39,7 @@ class Numbers:
 
 def bench(folder, family="llama"):
     model = tiny_variant(family)
-    return Bench(model, Numbers(), tiny_library(model, folder))
+    return Bench(model, Numbers(), tiny_source(model, folder))
 
 
 def task(items=3, **more):
@@ -129,8 +129,8 @@ def test_a_shut_gate_refuses_every_arm_and_measures_nothing(tmp_path):
 
 def test_one_arm_that_raises_stops_no_other(tmp_path):
     without_losses = bench(tmp_path / "store")
-    library = without_losses.library
-    library.identity = replace(library.identity, surprisal=False)
+    source = without_losses.source
+    source.identity = replace(source.identity, surprisal=False)
     folders = [tmp_path / "a", tmp_path / "b"]
     arms = [arm("surprisal_chunk", ratio=0.5), arm("full")]
     run_reuse(without_losses, {"t": task()}, arms, OPEN, folders)
@@ -151,7 +151,7 @@ def test_the_gate_opens_for_a_sound_model_and_says_what_it_checked(tmp_path):
 
 def test_the_gate_shuts_when_the_forward_passes_differ(tmp_path, monkeypatch):
     broken = bench(tmp_path)
-    monkeypatch.setattr(broken.library.blocks, "rotary_scale", 1.1)
+    monkeypatch.setattr(broken.source.blocks, "rotary_scale", 1.1)
     result = parity_gate(broken, {"t": task()}, GateSettings(items=1))
     assert not result["passed"]
     assert "task t, check layer 0: logit error" in result["why"]
@@ -162,7 +162,7 @@ def test_another_answer_within_the_tolerance_shuts_the_gate_unless_it_may(
     tmp_path, monkeypatch, same_answer
 ):
     broken = bench(tmp_path)
-    monkeypatch.setattr(broken.library.blocks, "rotary_scale", 3.0)
+    monkeypatch.setattr(broken.source.blocks, "rotary_scale", 3.0)
     settings = GateSettings(items=1, tolerance=1e9, same_answer=same_answer)
     result = parity_gate(broken, {"t": task()}, settings)
     assert not all(one["answers_equal"] for one in result["checks"])
@@ -210,7 +210,7 @@ def test_operations_are_counted_as_executed():
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])
 def test_the_shape_counts_every_matrix_of_a_layer(family, tmp_path):
     model = tiny_variant(family)
-    shape = shape_of(tiny_library(model, tmp_path).blocks)
+    shape = shape_of(tiny_source(model, tmp_path).blocks)
     layer = model.base_model.layers[0]
     matrices = sum(one.numel() for one in layer.parameters() if one.ndim == 2)
     assert shape.projection + shape.rest == matrices
@@ -248,9 +248,9 @@ def test_a_deep_model_is_random_and_the_same_every_time(tmp_path):
     assert items[0] != items[1]
     assert [len(chunk) for chunk in items[0].chunks] == [30, 30, 10]
     assert len(items[0].ids) == 80
-    segment = first.library.segments(items[0])[1]
-    assert torch.equal(segment.keys, second.library.segments(again[0])[1].keys)
-    assert second.library.hits == 4
+    segment = first.source.segments(items[0])[1]
+    assert torch.equal(segment.keys, second.source.segments(again[0])[1].keys)
+    assert second.source.hits == 4
 
 
 def test_setting_ids_name_ratio_check_layer_and_drop():

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny import VARIANTS, tiny_item, tiny_library, tiny_variant
+from tests.tiny import VARIANTS, tiny_item, tiny_source, tiny_variant
 from transformers import DynamicCache
 
+from kvpareto.attention.rope import turned
 from kvpareto.cache.store import ChunkStore, DamagedEntryError, Identity, Segment
 from kvpareto.models.families import blocks
 from kvpareto.reuse.precompute import encode
@@ -103,31 +104,31 @@ def test_a_token_of_the_prefix_is_not_one_of_the_chunk():
 
 
 def test_permuted_chunks_are_found(model, tmp_path):
-    library, item = tiny_library(model, tmp_path), tiny_item()
-    written = library.segments(item)
-    assert (library.hits, library.misses) == (0, 4)
+    source, item = tiny_source(model, tmp_path), tiny_item()
+    written = source.segments(item)
+    assert (source.hits, source.misses) == (0, 4)
     order = [2, 0, 1]
-    read = library.segments(replace(item, chunks=tuple(item.chunks[i] for i in order)))
-    assert (library.hits, library.misses) == (4, 4)
+    read = source.segments(replace(item, chunks=tuple(item.chunks[i] for i in order)))
+    assert (source.hits, source.misses) == (4, 4)
     assert all(same(read[1 + i], written[1 + j]) for i, j in enumerate(order))
 
 
 def test_a_chunk_in_two_items_is_stored_once(model, tmp_path):
-    library, one = tiny_library(model, tmp_path), tiny_item(seed=1)
+    source, one = tiny_source(model, tmp_path), tiny_item(seed=1)
     two = replace(tiny_item(seed=2), prefix=one.prefix)
-    library.segments(one)
-    assert len(entries(library.store)) == 4
-    library.segments(replace(two, chunks=(*two.chunks, one.chunks[1])))
-    assert len(entries(library.store)) == 4 + 3
+    source.segments(one)
+    assert len(entries(source.store)) == 4
+    source.segments(replace(two, chunks=(*two.chunks, one.chunks[1])))
+    assert len(entries(source.store)) == 4 + 3
 
 
 def test_a_chunk_is_another_after_another_prefix(model, tmp_path):
-    library, item = tiny_library(model, tmp_path, "prompt"), tiny_item()
-    library.segments(item)
-    library.segments(replace(item, prefix=tiny_item(seed=3).prefix))
-    assert library.hits == 0
-    tiny_library(model, tmp_path, "bos").segments(item)
-    assert len(entries(library.store)) == 2 * 4 + 3  # after BOS: the chunks, not the prefix
+    source, item = tiny_source(model, tmp_path, "prompt"), tiny_item()
+    source.segments(item)
+    source.segments(replace(item, prefix=tiny_item(seed=3).prefix))
+    assert source.hits == 0
+    tiny_source(model, tmp_path, "bos").segments(item)
+    assert len(entries(source.store)) == 2 * 4 + 3  # after BOS: the chunks, not the prefix
 
 
 def cut(content: bytes) -> bytes:
@@ -142,19 +143,19 @@ def flip(content: bytes, at: int = -5) -> bytes:
 
 @pytest.mark.parametrize("damage", [cut, flip, lambda content: b""])
 def test_a_damaged_entry_is_rebuilt_and_reported_and_never_used(damage, model, tmp_path, caplog):
-    library, item = tiny_library(model, tmp_path), tiny_item()
-    whole = library.segments(item)
-    path = library.store.path(library.key((0,), item.chunks[1]))
+    source, item = tiny_source(model, tmp_path), tiny_item()
+    whole = source.segments(item)
+    path = source.store.path(source.key((0,), item.chunks[1]))
     content = path.read_bytes()
     path.write_bytes(damage(content))
     with caplog.at_level(logging.WARNING):
-        again = library.segments(item)
+        again = source.segments(item)
     assert all(same(one, other) for one, other in zip(again, whole, strict=True))
-    assert library.rebuilt == [path.stem]
+    assert source.rebuilt == [path.stem]
     assert str(path) in caplog.text
     assert path.read_bytes() == content
-    library.segments(item)
-    assert len(library.rebuilt) == 1
+    source.segments(item)
+    assert len(source.rebuilt) == 1
 
 
 def test_no_flipped_bit_goes_unnoticed(store):
@@ -211,7 +212,7 @@ def test_an_encoded_chunk_is_the_models_own_cache_before_rope(any_model):
     any_model(input_ids=ids[None], past_key_values=cache)
     for key, value, layer in zip(segment.keys, segment.values, cache.layers, strict=True):
         torch.testing.assert_close(value, layer.values[0, :, skip:], atol=1e-4, rtol=0)
-        placed = parts.place(key, *(angle[skip:] for angle in angles))
+        placed = turned(key, *(angle[skip:] for angle in angles))
         torch.testing.assert_close(placed, layer.keys[0, :, skip:], atol=1e-4, rtol=0)
         assert not torch.allclose(key, layer.keys[0, :, skip:], atol=1e-2)
 
@@ -229,20 +230,20 @@ def test_surprisal_is_the_models_own_loss_and_0_at_first(before, any_model):
 
 
 def test_without_bos_a_chunk_is_encoded_as_it_stands(model, tmp_path):
-    library = tiny_library(model, tmp_path, bos=None)
+    source = tiny_source(model, tmp_path, bos=None)
     item = replace(tiny_item(), prefix=())
-    segments = library.segments(item)
+    segments = source.segments(item)
     assert [len(segment) for segment in segments] == [9, 12, 7]
-    expected = encode(library.blocks, torch.tensor(item.chunks[0]), 0, surprisal=True)
+    expected = encode(source.blocks, torch.tensor(item.chunks[0]), 0, surprisal=True)
     assert same(segments[0], expected)
-    with_bos = tiny_library(model, tmp_path).segments(item)
+    with_bos = tiny_source(model, tmp_path).segments(item)
     assert not torch.allclose(segments[0].values[1], with_bos[0].values[1], atol=1e-2)
 
 
 def test_the_bos_column_is_dropped(model, tmp_path):
-    library, item = tiny_library(model, tmp_path), tiny_item()
-    assert [len(segment) for segment in library.segments(item)] == [4, 9, 12, 7]
-    whole = encode(library.blocks, torch.tensor([0, *item.chunks[0]]), 0, surprisal=False)
-    stored = library.segment((0,), item.chunks[0])
+    source, item = tiny_source(model, tmp_path), tiny_item()
+    assert [len(segment) for segment in source.segments(item)] == [4, 9, 12, 7]
+    whole = encode(source.blocks, torch.tensor([0, *item.chunks[0]]), 0, surprisal=False)
+    stored = source.segment((0,), item.chunks[0])
     assert torch.equal(stored.keys, whole.keys[:, :, 1:])
     assert torch.equal(stored.values, whole.values[:, :, 1:])

@@ -26,4 +26,4 @@ with job(
 ):
     bench = open_bench(ModelSettings(**p["model"]), StoreSettings(**p["store"]), Path(p["folder"]))
     items = load_items(snakemake.input.task).items
-    write_parquet(snakemake.output.entries, precompute(bench.library, items))
+    write_parquet(snakemake.output.entries, precompute(bench.source, items))

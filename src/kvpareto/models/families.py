@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from kvpareto.attention.rope import Rotary, turned
+from kvpareto.attention.rope import Rotary
 
 _ROTARY = {
     "gpt_neox": "gpt_neox.rotary_emb",
@@ -143,12 +143,9 @@ class Blocks(ABC):
         return projection, sum(matrices.values()) - projection
 
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine of positions, for `place`."""
-        return self.rotary.angles(positions)
-
-    def place(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Apply RoPE to queries or keys [..., rows, head_dim]."""
-        return turned(x, cos * self.rotary_scale, sin * self.rotary_scale)
+        """What `turned` takes to bring queries and keys to positions: cosine and sine."""
+        cos, sin = self.rotary.angles(positions)
+        return cos * self.rotary_scale, sin * self.rotary_scale
 
 
 class _LlamaBlocks(Blocks):

@@ -17,7 +17,7 @@ from kvpareto.models.load import load_model, load_tokenizer
 from kvpareto.provenance import closure
 from kvpareto.records import digest, file_sha256
 from kvpareto.reuse.fuse import assemble
-from kvpareto.reuse.precompute import Library, PrefixMode
+from kvpareto.reuse.precompute import PrefixMode, SegmentSource
 from kvpareto.reuse_settings import StoreSettings
 from kvpareto.text.tasks.item import Item
 
@@ -28,11 +28,11 @@ class Bench:
 
     model: PreTrainedModel
     tokenizer: Any
-    library: Library
+    source: SegmentSource
 
     @property
     def blocks(self) -> Blocks:
-        return self.library.blocks
+        return self.source.blocks
 
     def stored(self, item: Item, *, question_alone: bool = False) -> Segment:
         """An item's stored keys and values, on the model's device.
@@ -40,9 +40,9 @@ class Bench:
         Args:
             question_alone: encode the question alone as well; else its places are zero.
         """
-        segments = self.library.segments(item)
+        segments = self.source.segments(item)
         if question_alone:
-            segments.append(self.library.alone(item))
+            segments.append(self.source.alone(item))
         return assemble(segments, len(item.ids)).to(self.model.device)
 
     @cached_property
@@ -74,7 +74,7 @@ def open_bench(settings: ModelSettings, store: StoreSettings, folder: Path) -> B
         ModelError, UnsupportedModelError: as `load_model` and `blocks`.
     """
     model, tokenizer = load_model(settings), load_tokenizer(settings)
-    return Bench(model, tokenizer, library_of(model, tokenizer, settings, store, folder))
+    return Bench(model, tokenizer, source_of(model, tokenizer, settings, store, folder))
 
 
 def made_by(model: PreTrainedModel) -> str:
@@ -86,14 +86,14 @@ def made_by(model: PreTrainedModel) -> str:
     return digest([repr(sorted(config.items())), *map(file_sha256, code)], length=16)
 
 
-def library_of(
+def source_of(
     model: PreTrainedModel,
     tokenizer: Any,
     settings: ModelSettings,
     store: StoreSettings,
     folder: Path,
-) -> Library:
-    """The library of a loaded model."""
+) -> SegmentSource:
+    """The source of a loaded model."""
     files = sorted(Path(settings.path).glob("*.safetensors")) if is_local(settings.path) else []
     weights = digest([file_sha256(file) for file in files], length=16) if files else ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -109,4 +109,4 @@ def library_of(
         surprisal=store.surprisal,
     )
     mode: PrefixMode = store.prefix_mode
-    return Library(blocks(model), ChunkStore(folder), identity, mode, tokenizer.bos_token_id)
+    return SegmentSource(blocks(model), ChunkStore(folder), identity, mode, tokenizer.bos_token_id)

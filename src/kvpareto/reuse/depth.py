@@ -17,7 +17,7 @@ from kvpareto.models.families import blocks
 from kvpareto.models.load import device_of
 from kvpareto.records import digest
 from kvpareto.reuse.bench import Bench, made_by
-from kvpareto.reuse.precompute import Library
+from kvpareto.reuse.precompute import SegmentSource
 from kvpareto.reuse_settings import DepthSettings
 from kvpareto.text.tasks.item import Item
 
@@ -45,8 +45,8 @@ def deep_bench(settings: DepthSettings, folder: Path) -> tuple[Bench, list[Item]
         prefix=(),
         surprisal=True,
     )
-    library = Library(blocks(model), ChunkStore(folder), identity, "bos", bos=0)
-    return Bench(model, None, library), [
+    source = SegmentSource(blocks(model), ChunkStore(folder), identity, "bos", bos=0)
+    return Bench(model, None, source), [
         _item(settings, config.vocab_size, seed) for seed in range(_ITEMS)
     ]
 

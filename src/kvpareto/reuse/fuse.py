@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from kvpareto.attention.masks import attend, visible
+from kvpareto.attention.rope import turned
 from kvpareto.cache.store import Segment
 from kvpareto.models.families import Blocks
 from kvpareto.reuse.strategy import Layer, Strategy, View
@@ -89,7 +90,7 @@ def fuse(
     length = len(ids)
     cos, sin = blocks.angles(torch.arange(length, device=ids.device))
     old = [
-        Layer(blocks.place(key, cos, sin), value)
+        Layer(turned(key, cos, sin), value)
         for key, value in zip(stored.keys, stored.values, strict=True)
     ]
     mark("rotate")
@@ -100,8 +101,7 @@ def fuse(
     masks = _masks(blocks, rows, length)
     for layer in range(blocks.layers):
         query, key, value = blocks.project(layer, hidden)
-        query = blocks.place(query, cos[rows], sin[rows])
-        key = blocks.place(key, cos[rows], sin[rows])
+        query, key = turned(query, cos, sin), turned(key, cos, sin)
         if layer <= strategy.check_layer:
             now = Layer(key[0], value[0])
         else:
@@ -124,6 +124,7 @@ def fuse(
             )
             rows = strategy.rows(view).to(ids.device)
             query, hidden = query[:, :, rows], hidden[:, rows]
+            cos, sin = cos[rows], sin[rows]
             masks = _masks(blocks, rows, length)
             mark("select")
         mask = masks[blocks.windows[layer]]

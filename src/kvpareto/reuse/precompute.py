@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from kvpareto.attention.masks import attend, visible
+from kvpareto.attention.rope import turned
 from kvpareto.cache.store import ChunkStore, DamagedEntryError, Identity, Segment
 from kvpareto.jobs import progress
 from kvpareto.models.families import Blocks
@@ -43,7 +44,7 @@ def encode(blocks: Blocks, ids: torch.Tensor, skip: int, surprisal: bool) -> Seg
         query, key, value = blocks.project(layer, hidden)
         keys.append(key[0, :, skip:].cpu())
         values.append(value[0, :, skip:].cpu())
-        placed = blocks.place(query, cos, sin), blocks.place(key, cos, sin)
+        placed = turned(query, cos, sin), turned(key, cos, sin)
         window = blocks.windows[layer]
         mask = None if window is None else visible(positions, len(ids), window)
         hidden = blocks.finish(layer, hidden, attend(*placed, value, mask, blocks.softmax_scale))
@@ -56,7 +57,7 @@ def encode(blocks: Blocks, ids: torch.Tensor, skip: int, surprisal: bool) -> Seg
 
 
 @dataclass
-class Library:
+class SegmentSource:
     """A model's way to segments: from the store, or encoded and stored.
 
     Attributes:
@@ -122,7 +123,7 @@ class Library:
         return [self.segment(before, tokens) for before, tokens in self.parts(item)]
 
 
-def precompute(library: Library, items: Sequence[Item]) -> pd.DataFrame:
+def precompute(source: SegmentSource, items: Sequence[Item]) -> pd.DataFrame:
     """Have every segment of the items in the store.
 
     Returns:
@@ -131,18 +132,18 @@ def precompute(library: Library, items: Sequence[Item]) -> pd.DataFrame:
     wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     references: Counter[str] = Counter()
     for item in items:
-        for before, tokens in library.parts(item):
-            key = library.key(before, tokens)
+        for before, tokens in source.parts(item):
+            key = source.key(before, tokens)
             wanted[key] = (before, tokens)
             references[key] += 1
     report = progress("precompute, segments")
     rows = []
     for done, (key, (before, tokens)) in enumerate(wanted.items(), start=1):
-        segment = library.segment(before, tokens)
+        segment = source.segment(before, tokens)
         rows.append((key, len(tokens), segment.bytes, references[key]))
         report(done, len(wanted))
     log.info(
         "%d entries: %d were there, %d made, %d of them in place of damaged ones",
-        len(rows), library.hits, library.misses, len(library.rebuilt),
+        len(rows), source.hits, source.misses, len(source.rebuilt),
     )  # fmt: skip
     return pd.DataFrame(rows, columns=["key", "tokens", "bytes", "references"])

@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import NonNegativeInt
 
 from kvpareto.methods import method_class
 from kvpareto.text.tasks.item import Item
-
-Reads = Literal["surprisal", "truth"]
-"""What a strategy may ask for beside the check layer: the store's losses, the true cache."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,6 @@ class Strategy:
     """False for the full prefill."""
     isolates_question: ClassVar[bool] = False
     """Whether the question too is encoded alone, and only its last token sees the document."""
-    reads: ClassVar[Reads | None] = None
     symbols: ClassVar[dict[str, str]] = {"check_layer": "c", "ratio": "r"}
 
     def choose(self, view: View) -> torch.Tensor:

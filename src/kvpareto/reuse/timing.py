@@ -24,7 +24,7 @@ from kvpareto.reuse.answer import as_cache, greedy
 from kvpareto.reuse.arms import built, setting_id
 from kvpareto.reuse.bench import Bench
 from kvpareto.reuse.cost import full_prefill, fused_prefill, shape_of
-from kvpareto.reuse.fuse import assemble, fuse, prefill
+from kvpareto.reuse.fuse import Prefilled, assemble, fuse, prefill
 from kvpareto.reuse.strategy import Strategy
 from kvpareto.reuse_settings import ReuseTimingSettings
 from kvpareto.text.tasks.item import Item
@@ -73,21 +73,45 @@ class _Timer:
 
     def fused(self, strategy: Strategy, cold: bool) -> Clock:
         """A prefill from the store, up to a cache that decoding can go on with."""
-        library = self.bench.library
+        source = self.bench.source
         if cold:
-            for before, tokens in library.parts(self.item):
-                library.store.forget_pages(library.key(before, tokens))
+            for before, tokens in source.parts(self.item):
+                source.store.forget_pages(source.key(before, tokens))
         clock = Clock(self.bench.model.device)
-        segments = library.segments(self.item) if cold else list(self.segments)
-        if strategy.isolates_question:
-            segments.append(library.alone(self.item))
-        stored = assemble(segments, len(self.item.ids)).to(self.bench.model.device)
-        clock.mark("load")
-        got = fuse(self.bench.blocks, self.item, stored, strategy, mark=clock.mark)
+        got = self.fuse(strategy, source.segments(self.item) if cold else self.segments, clock.mark)
         got.logits.argmax().item()
         as_cache(self.bench.model, got.layers)
         clock.mark("first_token")
         return clock
+
+    def fuse(
+        self, strategy: Strategy, segments: Sequence[Segment], mark: Callable[[str], None]
+    ) -> Prefilled:
+        """A prefill from segments."""
+        if strategy.isolates_question:
+            segments = [*segments, self.bench.source.alone(self.item)]
+        stored = assemble(segments, len(self.item.ids)).to(self.bench.model.device)
+        mark("load")
+        return fuse(self.bench.blocks, self.item, stored, strategy, mark=mark)
+
+    def operations_ratio(self, strategy: Strategy, rows: int) -> float:
+        """What the count of operations predicts of the ratio to a full prefill."""
+        shape, tokens = shape_of(self.bench.blocks), len(self.item.ids)
+        if not strategy.reuses:
+            return 1.0
+        fused = fused_prefill(shape, tokens, rows, strategy.check_layer)
+        if strategy.isolates_question:
+            fused += full_prefill(shape, len(self.item.question))
+        return fused / full_prefill(shape, tokens)
+
+    def tpot_ms(self, got: Prefilled, tokens: int) -> float:
+        """Median time per token after the first."""
+        model, times = self.bench.model, []
+        for _ in range(3):
+            begin = now(model.device)
+            greedy(model, got.logits, got.layers, got.length, tokens + 1, frozenset())
+            times.append((now(model.device) - begin) / tokens)
+        return 1e3 * float(np.median(times))
 
 
 def time_arms(
@@ -109,7 +133,7 @@ def time_arms(
         One row per arm: strategy, setting and the timing columns of the `reuse` table; failures
         with their status.
     """
-    timers = [_Timer(bench, item, bench.library.segments(item)) for item in items]
+    timers = [_Timer(bench, item, bench.source.segments(item)) for item in items]
     rows = []
     for arm in arms:
         name = setting_id(arm["strategy"], arm["setting"])
@@ -161,17 +185,17 @@ def _measure(
     }
     parts = pd.DataFrame([clock.parts for clock in measured["warm"]]).median() * 1e3
     first = timers[0]
-    tokens = len(first.item.ids)
+    got = first.fuse(strategy, first.segments, lambda part: None)
     return {
-        "tokens": tokens,
+        "tokens": len(first.item.ids),
         "ttft_ms": float(np.median(totals["warm"])),
         "full_ms": float(np.median(totals["full"])),
         **_spread("ttft_ratio", ratios["warm"]),
         "ttft_cold_ms": float(np.median(totals["cold"])) if "cold" in totals else None,
         **(_spread("ttft_cold_ratio", ratios["cold"]) if "cold" in ratios else {}),
         **{f"{part}_ms": float(parts[part]) for part in PARTS},
-        **_operations(first, strategy),
-        "tpot_ms": _tpot(first, strategy, settings.decoded_tokens),
+        "operations_ratio": first.operations_ratio(strategy, len(got.rows)),
+        "tpot_ms": first.tpot_ms(got, settings.decoded_tokens),
         "store_bytes": sum(segment.bytes for segment in first.segments),
         "status": "ok",
         "why": "",
@@ -180,27 +204,3 @@ def _measure(
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.estimate, f"{name}_lo": interval.lo, f"{name}_hi": interval.hi}
-
-
-def _operations(timer: _Timer, strategy: Strategy) -> dict[str, float]:
-    """What the count of operations predicts of the ratio."""
-    shape, tokens = shape_of(timer.bench.blocks), len(timer.item.ids)
-    stored = assemble(timer.segments, tokens).to(timer.bench.model.device)
-    rows = len(fuse(timer.bench.blocks, timer.item, stored, strategy).rows)
-    fused = fused_prefill(shape, tokens, rows, strategy.check_layer)
-    if not strategy.reuses:
-        fused = full_prefill(shape, tokens)
-    return {"operations_ratio": fused / full_prefill(shape, tokens)}
-
-
-def _tpot(timer: _Timer, strategy: Strategy, tokens: int) -> float:
-    """Median time per token after the first, in ms."""
-    bench = timer.bench
-    stored = assemble(timer.segments, len(timer.item.ids)).to(bench.model.device)
-    got = fuse(bench.blocks, timer.item, stored, strategy)
-    times = []
-    for _ in range(3):
-        begin = now(bench.model.device)
-        greedy(bench.model, got.logits, got.layers, got.length, tokens + 1, frozenset())
-        times.append((now(bench.model.device) - begin) / tokens)
-    return 1e3 * float(np.median(times))

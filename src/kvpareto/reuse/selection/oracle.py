@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
-from kvpareto.reuse.strategy import Budgeted, Reads, View
+from kvpareto.reuse.strategy import Budgeted, View
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,6 @@ class Oracle(Budgeted):
 
     It needs a full prefill to know the truth, so it is not timed.
     """
-
-    reads: ClassVar[Reads | None] = "truth"
 
     def score(self, view: View) -> torch.Tensor:
         document = view.document

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
-from kvpareto.reuse.strategy import Budgeted, Reads, View, best, budget
+from kvpareto.reuse.strategy import Budgeted, View, best, budget
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,6 @@ class SurprisalPerChunk(Budgeted):
     The losses come with the store, from the same forward pass that encoded the chunk, so nothing
     is scored online.
     """
-
-    reads: ClassVar[Reads | None] = "surprisal"
 
     def choose(self, view: View) -> torch.Tensor:
         """

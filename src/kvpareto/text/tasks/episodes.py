@@ -121,7 +121,6 @@ class _Writer:
                 "crossing": crossing if len(episode.support[0]) > 1 else "none",
                 "order": order,
                 "depth": round(last / max(1, chunks - 1), 3),
-                "depth_asked": depth,
             },
         )
 
