@@ -9,6 +9,8 @@
 #   results/store/<model>/                                    the chunk store, named by content
 #   results/reuse/<model>/<task>/<strategy>/<setting>/        one quality run of reuse
 #   results/reuse_timing/<model>/<task>/<strategy>/           one exclusive timing job
+#   results/merge/<model>/<task or text>/<offset>/<setting>/  one quality run of a merge
+#   results/merge_memory/<model>/                             memory and time of the merge, alone
 #   results/models/<model>/                                   converted models
 #   results/tables/<name>.{csv,parquet,html}                  leaf tables
 #   results/figures/<figure>/...                              pictures of the report
@@ -36,6 +38,7 @@ include: "rules/reuse.smk"
 include: "rules/eviction.smk"
 include: "rules/spikes.smk"
 include: "rules/probes.smk"
+include: "rules/merge.smk"
 include: "rules/claims.smk"
 include: "rules/reuse_report.smk"
 include: "rules/report.smk"
@@ -46,3 +49,4 @@ rule all:
     input:
         rules.leaves.input,
         rules.reuse_leaves.input if REUSE_ARMS else [],
+        rules.merge_leaves.input if MERGE_ARMS else [],

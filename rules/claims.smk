@@ -3,8 +3,12 @@
 
 rule claims_table:
     input:
-        **{name: f"results/tables/{name}.parquet" for name in (*EVICTION_TABLES, *REUSE_TABLES)},
+        **{
+            name: f"results/tables/{name}.parquet"
+            for name in (*EVICTION_TABLES, *REUSE_TABLES, *MERGE_TABLES, *PROBE_TABLES)
+        },
         answers=expand("results/reuse/{arm}/items.parquet", arm=REUSE_ARM_OF),
+        merged=expand("results/merge/{arm}/items.parquet", arm=MERGE_ARM_OF),
         settings=expand("results/eviction/{arm}/setting.json", arm=ARM_OF),
         tokens=expand("results/eviction/{arm}/tokens.parquet", arm=ARM_OF),
     output:

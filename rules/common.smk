@@ -14,6 +14,9 @@ from kvpareto.eviction.arms import (
     yardstick,
 )
 from kvpareto.measure import probes
+from kvpareto.merge import probes as merge_probes
+from kvpareto.merge.arms import CONTEXT, merge_arms, merge_batches
+from kvpareto.merge.arms import settings_of as merge_settings_of
 from kvpareto.provenance import codehash, environment
 from kvpareto.records import digest
 from kvpareto.report.merged import MATCHED
@@ -32,19 +35,22 @@ try:
     BATCHES = batches(ARMS, SETTINGS.quality.settings_per_job)
     REUSE_ARMS = reuse_arms(SETTINGS)
     REUSE_BATCHES = reuse_batches(REUSE_ARMS)
+    MERGE_ARMS = merge_arms(SETTINGS)
+    MERGE_BATCHES = merge_batches(MERGE_ARMS)
 except SettingsError as error:
     raise WorkflowError(str(error))
 
 ARM_OF = {arm.path: arm for arm in ARMS}
 REUSE_ARM_OF = {arm.path: arm for arm in REUSE_ARMS}
+MERGE_ARM_OF = {arm.path: arm for arm in MERGE_ARMS}
 # A part of the study without groups has no tables and no figures.
-EVICTION_TABLES = ("eviction", "timing", "spikes", "probes", "memory") if ARMS else ()
+EVICTION_TABLES = ("eviction", "timing", "spikes", "memory") if ARMS else ()
 REUSE_TABLES = ("reuse",) if REUSE_ARMS else ()
-PROBES = sorted(
-    path.stem for path in Path(probes.__file__).parent.glob("*.py") if path.stem != "__init__"
-)
-COMPARISONS = sorted(
-    path.stem for path in Path(comparisons.__file__).parent.glob("*.py") if path.stem != "__init__"
+MERGE_TABLES = ("merge",) if MERGE_ARMS else ()
+PROBE_TABLES = ("probes",) if ARMS or SETTINGS.merge_probes.models else ()
+PROBES, COMPARISONS, MERGE_PROBES = (
+    sorted(path.stem for path in Path(package.__path__[0]).glob("[a-z]*.py"))
+    for package in (probes, comparisons, merge_probes)
 )
 ENVIRONMENT = environment()
 TRACED_PERIODS = (16, 64, 128)
@@ -89,11 +95,15 @@ def timing_modules(wildcards):
 
 
 def model_files(wildcards):
+    return files_of_model(wildcards.model)
+
+
+def files_of_model(model):
     """Files of a local model; none for a model of the hub."""
-    settings = SETTINGS.models[wildcards.model]
+    settings = SETTINGS.models[model]
     if settings.converted is not None:
         return [f"{settings.path}/{name}" for name in CONVERTED_FILES]
-    return local_files(wildcards.model)
+    return local_files(model)
 
 
 def local_files(name):
@@ -117,8 +127,12 @@ def conversion_params(wildcards):
 
 
 def ids_of(wildcards):
+    return ids_file(wildcards.model, wildcards.text)
+
+
+def ids_file(model, text):
     """Token ids of a text under a model."""
-    return f"results/text/{wildcards.model}/{wildcards.text}/ids.safetensors"
+    return f"results/text/{model}/{text}/ids.safetensors"
 
 
 def model_settings(wildcards):
@@ -284,6 +298,11 @@ def reuse_pairs():
     return sorted({(arm.model, arm.task) for arm in REUSE_ARMS})
 
 
+def stored_pairs():
+    """All (model, task) whose chunks are in a store."""
+    return sorted({*reuse_pairs(), *merge_pairs()})
+
+
 def tasks_of(model):
     """The tasks of a model."""
     return [task for one, task in reuse_pairs() if one == model]
@@ -331,12 +350,146 @@ def task_params(wildcards):
 
 
 def store_params(wildcards):
+    return store_params_of(wildcards.model)
+
+
+def store_params_of(model):
     """What opens a model and its chunk store."""
     return {
-        "model": model_settings(wildcards),
+        "model": SETTINGS.models[model].model_dump(),
         "store": SETTINGS.store.model_dump(),
-        "folder": f"results/store/{wildcards.model}",
+        "folder": f"results/store/{model}",
     }
+
+
+def merge_pairs():
+    """All (model, task) of the merge part, texts left out."""
+    asked = {(arm.model, arm.task) for arm in MERGE_ARMS if not arm.is_text}
+    probed = {
+        (model, task)
+        for model in SETTINGS.merge_probes.models
+        for task in SETTINGS.merge_probes.tasks
+    }
+    return sorted(asked | probed)
+
+
+def merge_texts():
+    """All (model, text) of the merge part."""
+    return sorted({(arm.model, arm.task) for arm in MERGE_ARMS if arm.is_text})
+
+
+def offset_modules(*offsets):
+    """Module names of offset methods, each once."""
+    return sorted({f"kvpareto.merge.offsets.{offset}" for offset in offsets})
+
+
+def merge_quality_params(batch):
+    """What a job needs to know of its models and arms."""
+    return {
+        "models": {model: store_params_of(model) for model in batch.models},
+        "tasks": {
+            model: {task: items_of(model, [task])[0] for task in batch.tasks(model)}
+            for model in batch.models
+        },
+        "texts": {
+            model: {text: ids_file(model, text) for text in batch.texts(model)}
+            for model in batch.models
+        },
+        "arms": [
+            {
+                "path": arm.path,
+                "model": arm.model,
+                "task": arm.task,
+                "offset": arm.offset,
+                "setting": arm.setting,
+            }
+            for arm in batch.arms
+        ],
+        "modules": offset_modules(batch.offset),
+    }
+
+
+def merge_memory_offsets():
+    return [entry.offset for entry in SETTINGS.merge_memory.arms]
+
+
+def merge_memory_params(wildcards):
+    return {
+        "model": model_settings(wildcards),
+        "memory": SETTINGS.merge_memory.model_dump(),
+        "confidence": SETTINGS.statistics.confidence,
+        "modules": offset_modules(*merge_memory_offsets()),
+    }
+
+
+MERGE_PROBE_OFFSETS = {
+    "forgetting": ["zero", "energy_deficit", "hard_drop"],
+    "head_conflict": ["hard_drop"],
+    "single_chunk": ["energy_deficit", "zero"],
+    "sink_collapse": ["zero"],
+}
+
+
+def merge_probe_params(probe):
+    """Params function of a probe's rule."""
+
+    def params(wildcards):
+        return store_params(wildcards) | {
+            "probe": f"kvpareto.merge.probes.{probe}",
+            "settings": SETTINGS.merge_probes.model_dump(),
+            "statistics": SETTINGS.statistics.model_dump(),
+            "modules": merge_probe_modules(probe),
+        }
+
+    return params
+
+
+def merge_probe_modules(probe):
+    return [f"kvpareto.merge.probes.{probe}", *offset_modules(*MERGE_PROBE_OFFSETS[probe])]
+
+
+def merge_probe_files():
+    """The rows of every probe of deletion."""
+    return [
+        f"results/probes/{model}/{task}/{probe}.parquet"
+        for model in SETTINGS.merge_probes.models
+        for task in SETTINGS.merge_probes.tasks
+        for probe in MERGE_PROBES
+    ]
+
+
+def merge_table_params():
+    return {
+        "arms": [
+            {
+                "path": arm.path,
+                "model": arm.model,
+                "task": arm.task,
+                "offset": arm.offset,
+                "setting": arm.setting,
+                "alias_of": source_model(arm.model),
+            }
+            for arm in MERGE_ARMS
+        ],
+        "memory": {
+            model: f"results/merge_memory/{model}/memory.parquet"
+            for model in SETTINGS.merge_memory.models
+        },
+        "statistics": SETTINGS.statistics.model_dump(),
+    }
+
+
+def gate_curve_arms():
+    """Every offset method of the study, with its parameters."""
+    return [
+        {
+            "offset": arm.offset,
+            "parameters": {
+                name: value for name, value in arm.setting.items() if name not in CONTEXT
+            },
+        }
+        for arm in MERGE_ARMS
+    ]
 
 
 def gate_params(wildcards):
@@ -426,13 +579,14 @@ def depth_params(wildcards):
     }
 
 
+def source_model(model):
+    """The model whose very weights a converted one has; empty for all others."""
+    made = SETTINGS.models[model].converted
+    return "" if made is None else made.source
+
+
 def reuse_table_params():
     """Every arm with what it is compared with and timed by."""
-    aliases = {
-        name: model.converted.source
-        for name, model in SETTINGS.models.items()
-        if model.converted is not None
-    }
     return {
         "arms": [
             {
@@ -442,7 +596,7 @@ def reuse_table_params():
                 "strategy": arm.strategy,
                 "setting": arm.setting,
                 "drop": arm.drop,
-                "alias_of": aliases.get(arm.model, ""),
+                "alias_of": source_model(arm.model),
             }
             for arm in REUSE_ARMS
         ],
@@ -543,16 +697,18 @@ def provenance_files():
     timing job.
     """
     folders = [
-        *(f"results/text/{model}/{text}" for model, text in pairs()),
+        *(f"results/text/{model}/{text}" for model, text in sorted({*pairs(), *merge_texts()})),
         *(f"results/eviction/{arm.path}" for arm in ARMS),
         *("results/timing/{}/{}/{}".format(*timed) for timed in timed_policies()),
         *sorted({f"results/baselines/{model}/{timed_on(text)}" for model, text in pairs()}),
-        *(f"results/items/{model}/{task}" for model, task in reuse_pairs()),
-        *(f"results/reuse/{model}/{task}" for model, task in reuse_pairs()),
+        *(f"results/items/{model}/{task}" for model, task in stored_pairs()),
+        *(f"results/reuse/{model}/{task}" for model, task in stored_pairs()),
         *sorted({f"results/reuse/{model}" for model, _ in reuse_pairs()}),
         *(f"results/reuse/{arm.path}" for arm in REUSE_ARMS),
         *("results/reuse_timing/{}/{}/{}".format(*timed) for timed in reuse_timed()),
         *(f"results/reuse_timing/{depth}" for depth in SETTINGS.reuse_timing.depths if REUSE_ARMS),
+        *(f"results/merge/{arm.path}" for arm in MERGE_ARMS),
+        *(f"results/merge_memory/{model}" for model in SETTINGS.merge_memory.models),
     ]
     return [
         *(f"{folder}/provenance.json" for folder in folders),
@@ -565,8 +721,9 @@ def provenance_files():
         *(
             f"results/tables/{name}.json"
             for name in ("eviction", "memory", "spikes", "store", "texts")
-            if (REUSE_ARMS if name == "store" else ARMS)
+            if (stored_pairs() if name == "store" else ARMS)
         ),
+        *(file.replace(".parquet", ".json") for file in merge_probe_files()),
     ]
 
 

@@ -90,7 +90,8 @@ rule probes_table:
             for probe in PROBES
             for model, text in probed()
         ],
-        expand("results/probes/{comparison}.parquet", comparison=COMPARISONS),
+        expand("results/probes/{comparison}.parquet", comparison=COMPARISONS if ARMS else []),
+        merge_probe_files(),
     output:
         csv="results/tables/probes.csv",
         parquet="results/tables/probes.parquet",

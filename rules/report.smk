@@ -255,7 +255,13 @@ rule leaves:
     input:
         expand(
             "results/tables/{table}.csv",
-            table=[*EVICTION_TABLES, *(["texts"] if ARMS else []), "claims", "provenance"],
+            table=[
+                *EVICTION_TABLES,
+                *PROBE_TABLES,
+                *(["texts"] if ARMS else []),
+                "claims",
+                "provenance",
+            ],
         ),
         [
             f"results/figures/pareto/{model}/{text}/cap{cap}-{matched}.svg"

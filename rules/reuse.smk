@@ -137,7 +137,7 @@ rule reuse_depth:
 
 rule store_table:
     input:
-        entries=[f"results/reuse/{model}/{task}/entries.parquet" for model, task in reuse_pairs()],
+        entries=[f"results/reuse/{model}/{task}/entries.parquet" for model, task in stored_pairs()],
     output:
         csv="results/tables/store.csv",
         parquet="results/tables/store.parquet",
@@ -154,7 +154,7 @@ rule store_table:
     conda:
         "../envs/kvpareto.yaml"
     params:
-        p={"pairs": reuse_pairs()},
+        p={"pairs": stored_pairs()},
         code=code("store_table.py"),
         env=ENVIRONMENT,
     script:

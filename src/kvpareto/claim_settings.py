@@ -30,6 +30,11 @@ PairMetric = Literal[
     "kl_first_token",
     "ttft",
     "ttft_operations",
+    "merge_score",
+    "merge_kl",
+    "merge_mass",
+    "merge_ppl",
+    "merge_peak",
 ]
 
 SAME = "same"
@@ -39,8 +44,10 @@ Scalar = bool | int | float | str | None
 
 
 def _names_a_policy(selector: dict[str, Scalar | list[Scalar]]) -> dict[str, Scalar | list[Scalar]]:
-    if not {"policy", "strategy"} & selector.keys():
-        raise ValueError("must name a policy or a strategy, for example {policy: lazy, period: 64}")
+    if not {"policy", "strategy", "offset"} & selector.keys():
+        raise ValueError(
+            "must name a policy, a strategy or an offset, for example {policy: lazy, period: 64}"
+        )
     return selector
 
 
@@ -64,15 +71,17 @@ class Margins(Strict):
     memory: NonNegativeFloat = Field(5.0, description="peak memory")
     ttft: NonNegativeFloat = Field(5.0, description="time to first token")
     score: NonNegativeFloat = Field(3.0, description="score of a task, in points of 100")
+    mass: NonNegativeFloat = Field(1.0, description="share of attention, in points of 100")
     kl: NonNegativeFloat = Field(0.05, description="KL of the first answer token, in nats")
 
 
 class PairTest(Strict):
     """Arms against a reference.
 
-    The reference has the arm's model, text, cap, cap_on, sinks, ratio and check_layer unless it
-    names them. One that is null is what chance gives: for spikes, the same curve around boundaries
-    shifted at random; for the time to first token, the full prefill beside it.
+    The reference has the arm's model, text, cap, cap_on, sinks, ratio, check_layer, positions,
+    chunks and top_k unless it names them. One that is null is what chance gives: for spikes, the
+    same curve around boundaries shifted at random; for the time to first token, the full prefill
+    beside it.
     """
 
     metric: PairMetric

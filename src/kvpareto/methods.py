@@ -7,6 +7,8 @@ re-runs only its arms.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -39,6 +41,26 @@ def method_class(package: str, base: type[Any], name: str) -> type[Any]:
 def hyper_parameters(method: type[Any]) -> dict[str, dataclasses.Field[object]]:
     """The fields of a method's dataclass that a configuration may set."""
     return {field.name: field for field in dataclasses.fields(method) if field.init}
+
+
+def crossed(name: str, method: type[Any], sweeps: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every setting that the sweeps of a method's parameters span; defaults where none is named.
+
+    Raises:
+        ValueError: a parameter that the method does not have, or a sweep that is no list.
+    """
+    for key, values in sweeps.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"{key} must be a non-empty list, not {values!r}: write [{values}]")
+    known = hyper_parameters(method)
+    unknown = sorted(sweeps.keys() - known.keys())
+    if unknown:
+        raise ValueError(
+            f"{name} has no parameter {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+        )
+    choices = [sweeps.get(key, [field.default]) for key, field in known.items()]
+    for combination in itertools.product(*choices):
+        yield dict(zip(known, combination, strict=True))
 
 
 def readable_id(setting: dict[str, Any], names: list[str], symbols: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ from kvpareto.eviction_settings import (
     StatisticsSettings,
     TimingSettings,
 )
+from kvpareto.merge_settings import MergeGroup, MergeMemorySettings, MergeProbeSettings
 from kvpareto.model_settings import ModelSettings
 from kvpareto.reference_settings import ReferenceSettings
 from kvpareto.reuse_settings import (
@@ -53,6 +54,9 @@ class Settings(Strict):
     store: StoreSettings = StoreSettings()
     gate: GateSettings = GateSettings()
     reuse_timing: ReuseTimingSettings = ReuseTimingSettings()
+    merge: dict[GroupName, MergeGroup] = {}
+    merge_memory: MergeMemorySettings = MergeMemorySettings()
+    merge_probes: MergeProbeSettings = MergeProbeSettings()
     quality: QualitySettings = QualitySettings()
     baseline: BaselineSettings = BaselineSettings()
     timing: TimingSettings = TimingSettings()
@@ -63,7 +67,7 @@ class Settings(Strict):
     recommend: dict[str, Recommendation] = {}
     reference: dict[Name, ReferenceSettings] = {}
 
-    @field_validator("eviction", "reuse", mode="before")
+    @field_validator("eviction", "reuse", "merge", mode="before")
     @classmethod
     def _drop_null_groups(cls, groups: Any) -> Any:
         """An overlay cannot remove a key, so `group: null` takes a group out."""
@@ -73,7 +77,8 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _groups_name_what_exists(self) -> Settings:
-        problems = [] if self.eviction or self.reuse else ["eviction, reuse: no group in either"]
+        parts = (self.eviction, self.reuse, self.merge)
+        problems = [] if any(parts) else ["eviction, reuse, merge: no group in any of them"]
         problems += _unknown("timing.texts", self.timing.texts, "texts", self.texts)
         used = {text for matrix in self.eviction.values() for text in matrix.texts}
         problems += [
@@ -94,6 +99,20 @@ class Settings(Strict):
                 ("drops", arms.drops, ["none", *self.drops]),
             ):
                 problems += _unknown(f"reuse.{group}.{kind}", names, kind, defined)
+        for group, merged in self.merge.items():
+            for kind, names, defined in (
+                ("models", merged.models, [*self.models]),
+                ("tasks", merged.tasks, [*self.tasks]),
+                ("texts", merged.texts, [*self.texts]),
+            ):
+                problems += _unknown(f"merge.{group}.{kind}", names, kind, defined)
+            problems += [
+                f"merge.{group}: {name!r} is both a task and a text; rename one of the two"
+                for name in {*merged.tasks, *merged.texts} & {*self.tasks} & {*self.texts}
+            ]
+        problems += _unknown("merge_memory.models", self.merge_memory.models, "models", self.models)
+        problems += _unknown("merge_probes.models", self.merge_probes.models, "models", self.models)
+        problems += _unknown("merge_probes.tasks", self.merge_probes.tasks, "tasks", self.tasks)
         problems += _unknown("reuse_timing.tasks", self.reuse_timing.tasks, "tasks", self.tasks)
         for name, model in self.models.items():
             if model.converted is not None:
@@ -139,7 +158,7 @@ def export_schema() -> str:
     """The JSON schema of `Settings`, for editors and for workflow/schemas."""
     schema = Settings.model_json_schema()
     # Overlays may set a group or a depth to null, which is taken out before the models see it.
-    for part in ("eviction", "reuse"):
+    for part in ("eviction", "reuse", "merge"):
         groups = schema["properties"][part]["patternProperties"]
         for pattern, group in groups.items():
             groups[pattern] = {"anyOf": [group, {"type": "null"}]}

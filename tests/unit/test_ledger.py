@@ -78,14 +78,13 @@ def tokens(shift=0.0, noise=0.0, period=None, documents=3):
 
 def study(*arms, tables=None, losses=None, noise_floor=0.0, recommend=None):
     """A study of some arms; tables not given are empty."""
-    frames = {name: pd.DataFrame() for name in ("timing", "spikes", "probes", "memory", "reuse")}
-    frames |= {name: pd.DataFrame(rows) for name, rows in (tables or {}).items()}
+    frames = {name: pd.DataFrame(rows) for name, rows in (tables or {}).items()}
     eviction = pd.DataFrame(arms).astype({"cap": "Int64"})
     found = {path(row): frame for row, frame in losses or []}
     return Study(
         eviction, **frames, tokens=found.__getitem__, answers=found.__getitem__,
-        statistics=StatisticsSettings(resamples=300), margins=Margins(),
-        recommend=recommend or {}, noise_floor_pct=noise_floor,
+        statistics=StatisticsSettings(resamples=300), recommend=recommend or {},
+        noise_floor_pct=noise_floor,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
-from kvpareto.claim_settings import Margins, Test
+from kvpareto.claim_settings import Test
 from kvpareto.claims.evidence import evidence
 from kvpareto.claims.study import Study
 from kvpareto.eviction_settings import StatisticsSettings
@@ -132,12 +132,12 @@ def study(tmp_path):
     runs = [timing(tmp_path, "blend", ratio=0.4), timing(tmp_path, "random", ratio=0.8)]
     table = built(tmp_path, arms, runs)
     alias = table.assign(model="copy", alias_of="m", score=0.0)
-    empty = {name: pd.DataFrame() for name in ("eviction", "timing", "spikes", "probes", "memory")}
     return Study(
-        **empty, reuse=pd.concat([table, alias], ignore_index=True), tokens={}.__getitem__,
-        answers=lambda path: answers(SCORES[path.split("/")[2]]), statistics=STATISTICS,
-        margins=Margins(), recommend={}, noise_floor_pct=0.0,
-    )  # fmt: skip
+        pd.DataFrame(),
+        reuse=pd.concat([table, alias], ignore_index=True),
+        answers=lambda path: answers(SCORES[path.split("/")[2]]),
+        statistics=STATISTICS,
+    )
 
 
 def only(study, **test):

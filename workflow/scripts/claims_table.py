@@ -16,7 +16,7 @@ from kvpareto.records import read_parquet
 from kvpareto.report.merged import with_settings
 from kvpareto.report.tables import write_table
 
-TABLES = ("eviction", "timing", "spikes", "probes", "memory", "reuse")
+TABLES = ("eviction", "timing", "spikes", "probes", "memory", "reuse", "merge")
 
 p = snakemake.params.p
 
@@ -43,6 +43,7 @@ with job(
         **tables | {"eviction": eviction},
         tokens=lambda arm: read_parquet(Path("results/eviction") / arm / "tokens.parquet"),
         answers=lambda arm: read_parquet(Path("results/reuse") / arm / "items.parquet"),
+        merged=lambda arm: read_parquet(Path("results/merge") / arm / "items.parquet"),
         statistics=StatisticsSettings(**p["statistics"]),
         margins=Margins(**p["margins"]),
         recommend=uses,

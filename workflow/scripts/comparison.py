@@ -3,9 +3,6 @@
 from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
-
-from kvpareto.claim_settings import Margins
 from kvpareto.claims.study import Study
 from kvpareto.eviction_settings import StatisticsSettings
 from kvpareto.jobs import job
@@ -27,15 +24,8 @@ with job(
         eviction=with_settings(read_parquet(snakemake.input.eviction), snakemake.input.settings),
         timing=read_parquet(snakemake.input.timing),
         spikes=read_parquet(snakemake.input.spikes),
-        probes=pd.DataFrame(),
-        memory=pd.DataFrame(),
-        reuse=pd.DataFrame(),
         tokens=lambda arm: read_parquet(Path("results/eviction") / arm / "tokens.parquet"),
-        answers=lambda _: pd.DataFrame(),
         statistics=StatisticsSettings(**p["statistics"]),
-        margins=Margins(),
-        recommend={},
-        noise_floor_pct=0.0,
     )
     rows = import_module(p["comparison"]).compare(study)
     rows.insert(0, "probe", p["comparison"].rpartition(".")[2])

@@ -21,6 +21,7 @@ from kvpareto.claims.equivalence import verdict
 from kvpareto.claims.metrics.lengths import prunes, trajectory
 from kvpareto.claims.metrics.measured import Measured
 from kvpareto.claims.metrics.memory import peak_bytes
+from kvpareto.claims.metrics.merge import merge_kl, merge_mass, merge_peak, merge_ppl, merge_score
 from kvpareto.claims.metrics.ppl import ppl
 from kvpareto.claims.metrics.reuse import kl_first_token, score, ttft, ttft_operations
 from kvpareto.claims.metrics.spikes import spike_area, spike_peak
@@ -53,6 +54,11 @@ METRICS = {
     "kl_first_token": Metric("answers", kl_first_token),
     "ttft": Metric("reuse", ttft),
     "ttft_operations": Metric("reuse", ttft_operations),
+    "merge_score": Metric("merge", merge_score),
+    "merge_kl": Metric("merge", merge_kl),
+    "merge_mass": Metric("merge", merge_mass),
+    "merge_ppl": Metric("merge", merge_ppl),
+    "merge_peak": Metric("merge", merge_peak),
 }
 
 ALONE = {"ttft": "full prefill", "ttft_operations": "count of operations"}
@@ -94,6 +100,11 @@ def margin_of(test: PairTest | RecommendedTest, study: Study) -> float:
             "score": study.margins.score,
             "kl_first_token": study.margins.kl,
             "ttft": study.margins.ttft,
+            "merge_score": study.margins.score,
+            "merge_kl": study.margins.kl,
+            "merge_mass": study.margins.mass,
+            "merge_ppl": study.margins.ppl,
+            "merge_peak": study.margins.memory,
         }.get(test.metric, 0.0)
     margin = default if test.margin is None else test.margin
     return max(margin, study.noise_floor_pct) if test.metric.endswith("tpot") else margin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from kvpareto.eviction_settings import StatisticsSettings
 
 Selection = Mapping[str, Scalar | list[Scalar]]
 
-Table = Literal["eviction", "timing", "spikes", "memory", "reuse", "answers"]
+Table = Literal["eviction", "timing", "spikes", "memory", "reuse", "answers", "merge"]
 
 TIMING_ONLY = "timing only"
 """The task of a deep model with random weights."""
@@ -22,7 +22,18 @@ TIMING_ONLY = "timing only"
 KEYS = ["model", "text", "policy", "setting"]
 """What tells arms apart."""
 
-INHERITED = ("model", "text", "cap", "cap_on", "sinks", "ratio", "check_layer")
+INHERITED = (
+    "model",
+    "text",
+    "cap",
+    "cap_on",
+    "sinks",
+    "ratio",
+    "check_layer",
+    "positions",
+    "chunks",
+    "top_k",
+)
 """What a reference has in common with its arm unless it says otherwise."""
 
 PLAIN: Selection = {
@@ -34,31 +45,41 @@ PLAIN: Selection = {
 """How arms are meant to run where a selector does not say."""
 
 
+Reader = Callable[[str], pd.DataFrame]
+
+
+def _nothing(path: str) -> pd.DataFrame:
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Study:
-    """The results of a study.
+    """The results of a study; what is not given is empty.
 
     Attributes:
         eviction: table `eviction` with a column for each hyper-parameter, empty where a policy has
             none of that name.
-        timing, spikes, probes, memory, reuse: the tables of that name.
+        timing, spikes, probes, memory, reuse, merge: the tables of that name.
         tokens: reads the token table of the arm `<model>/<text>/<policy>/<setting>`.
         answers: reads the item table of the reuse arm `<model>/<task>/<strategy>/<setting>`.
+        merged: reads the item table of the merge arm `<model>/<task>/<offset>/<setting>`.
         noise_floor_pct: see `timescale.noise_floor_pct`.
     """
 
     eviction: pd.DataFrame
-    timing: pd.DataFrame
-    spikes: pd.DataFrame
-    probes: pd.DataFrame
-    memory: pd.DataFrame
-    reuse: pd.DataFrame
-    tokens: Callable[[str], pd.DataFrame]
-    answers: Callable[[str], pd.DataFrame]
-    statistics: StatisticsSettings
-    margins: Margins
-    recommend: Mapping[str, Recommendation]
-    noise_floor_pct: float
+    timing: pd.DataFrame = field(default_factory=pd.DataFrame)
+    spikes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    probes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    memory: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reuse: pd.DataFrame = field(default_factory=pd.DataFrame)
+    merge: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tokens: Reader = _nothing
+    answers: Reader = _nothing
+    merged: Reader = _nothing
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    margins: Margins = field(default_factory=Margins)
+    recommend: Mapping[str, Recommendation] = field(default_factory=dict)
+    noise_floor_pct: float = 0.0
 
     def arms(self, table: Table) -> pd.DataFrame:
         """The rows of a table, with budgets and hyper-parameters, one per arm and way to run it.
@@ -78,6 +99,9 @@ class Study:
             return (
                 rows[deep | (rows["timed_on"] == rows["text"])] if table == "reuse" else rows[~deep]
             )
+        if table == "merge":
+            names = {"arm": "policy", "task": "text", "alias_of": "alias_of_model"}
+            return self.merge.rename(columns=names).assign(offset=self.merge.get("arm"))
         if table == "timing":
             return joined(self.eviction, measured_times(self.timing))
         other = self.spikes if table == "spikes" else _summed(self.memory)

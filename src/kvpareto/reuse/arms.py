@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvpareto.methods import hyper_parameters, readable_id
+from kvpareto.methods import crossed, hyper_parameters, readable_id
 from kvpareto.reuse.drop import drop_of
 from kvpareto.reuse.strategy import Strategy, strategy_class, strategy_of
 from kvpareto.reuse_settings import ReuseArms
@@ -164,17 +164,6 @@ def settings_of(entry: ReuseArms) -> Iterator[dict[str, Any]]:
         raise ValueError(
             f"no strategy {entry.strategy!r}; each file in src/kvpareto/reuse/selection is one"
         ) from None
-    for key, values in entry.sweeps.items():
-        if not isinstance(values, list) or not values:
-            raise ValueError(f"{key} must be a non-empty list, not {values!r}: write [{values}]")
-    known = hyper_parameters(kind)
-    unknown = sorted(entry.sweeps.keys() - known.keys())
-    if unknown:
-        raise ValueError(
-            f"{entry.strategy} has no parameter {unknown[0]!r}; it has {', '.join(known)}"
-        )
-    choices = [entry.sweeps.get(name, [one.default]) for name, one in known.items()]
-    for values in itertools.product(*choices):
-        setting = dict(zip(known, values, strict=True))
+    for setting in crossed(entry.strategy, kind, entry.sweeps):
         strategy_of(entry.strategy, setting)
         yield setting

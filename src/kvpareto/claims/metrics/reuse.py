@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from kvpareto.claims.bootstrap import Interval, item_mean
+from kvpareto.claims.bootstrap import Interval
+from kvpareto.claims.metrics.items import paired
 from kvpareto.claims.metrics.measured import Measured
-from kvpareto.claims.metrics.ppl import CONFIDENCE
 from kvpareto.claims.ratio import change_pct, exact
 from kvpareto.claims.study import Study, path_of
 
@@ -33,12 +32,7 @@ def _paired(
     unit: str,
 ) -> Measured:
     own, other = (study.answers(path_of(row)) for row in (arm, reference))
-    pair = own.merge(other, on="item", suffixes=("", "_reference"))
-    if pair.empty:
-        return Measured(Interval(np.nan, np.nan, np.nan), why="no item was answered by both arms")
-    difference = scale * (pair[column] - pair[f"{column}_reference"])
-    found = item_mean(difference, resamples=study.statistics.resamples, confidence=CONFIDENCE)
-    return Measured(found, why=f"in {unit}, {len(pair)} items")
+    return paired(study, own, other, column, scale, unit)
 
 
 def ttft(study: Study, arm: pd.Series[Any], reference: pd.Series[Any] | None) -> Measured:

@@ -1,0 +1,28 @@
+"""Deletion that takes the head of the first chunk along, where attention likes to rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kvpareto.merge.offset import Offset
+
+
+@dataclass(frozen=True)
+class DropSink(Offset):
+    """Without the first tokens of the first chunk; nothing else is changed.
+
+    Attributes:
+        tokens: how many are deleted.
+    """
+
+    tokens: int = 4
+
+    symbols: ClassVar[dict[str, str]] = {"tokens": "n"}
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"tokens {self.tokens} must be at least 1")
+
+    def skipped(self, chunk: int) -> int:
+        return self.tokens if chunk == 0 else 0

@@ -1,0 +1,23 @@
+"""The sources' offset: minus softplus of the deficit.
+
+In closed form exp(L + offset) = exp(L) * sigmoid(L - T): a gate on each chunk. At L = T it halves
+the chunk, so the offset is -ln 2 there and zero only in the limit L >> T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import softplus
+
+from kvpareto.merge.offset import Deficit
+
+
+@dataclass(frozen=True)
+class EnergyDeficit(Deficit):
+    """offset = -softplus(T - L), T the mean of the K largest L."""
+
+    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+        assert target is not None
+        return -softplus(target - lse)

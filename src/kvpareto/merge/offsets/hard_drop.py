@@ -1,0 +1,38 @@
+"""Physical deletion of what looks like noise: the route that the sources rejected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from kvpareto.merge.offset import Deficit
+
+
+@dataclass(frozen=True)
+class HardDrop(Deficit):
+    """A chunk is deleted where its deficit is beyond a threshold.
+
+    Attributes:
+        threshold: in nats.
+        decided_by: `head`: each head for itself; `average`: by the mean deficit of all heads, since
+            memory is only saved if no head keeps the chunk.
+    """
+
+    threshold: float = 2.0
+    decided_by: Literal["head", "average"] = "head"
+
+    deletes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decided_by not in ("head", "average"):
+            raise ValueError(f"decided_by {self.decided_by!r} is neither head nor average")
+
+    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+        assert target is not None
+        deficit = target - lse
+        if self.decided_by == "average":
+            deficit = deficit.mean(0, keepdim=True).expand_as(lse)
+        return torch.zeros_like(lse).masked_fill(deficit > self.threshold, -torch.inf)
