@@ -41,7 +41,7 @@ def logits_of(
     """
     heads, queries, head_dim = query.shape
     # The heads of a group are neighbours, so they can pass for queries of their key-value head.
-    folded = query.float().reshape(key.shape[-3], -1, head_dim)
+    folded = query.float().reshape(key.shape[-3], heads // key.shape[-3] * queries, head_dim)
     logits = (folded @ key.float().mT).view(*key.shape[:-3], heads, queries, key.shape[-2])
     return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
 
@@ -64,7 +64,8 @@ def partial_attention(
     lse = logits.logsumexp(-1)
     # Where no key is visible, -inf - -inf would be NaN.
     weights = logits.sub_(lse.clamp_min(_LOWEST)[..., None]).exp_()
-    folded = weights.view(*key.shape[:-2], -1, key.shape[-2]) @ value.float()
+    rows = query.shape[0] // key.shape[-3] * query.shape[1]
+    folded = weights.view(*key.shape[:-2], rows, key.shape[-2]) @ value.float()
     return Partial(folded.view(*key.shape[:-3], *query.shape), lse)
 
 

@@ -78,14 +78,14 @@ class ChunkedLayer:
             watch(part.lse, part.lse)
         context = query / offset.context_temperature
         target = offset.target(
-            self._gone(number, log_partition(context, self._visible(number, offset).keys))
+            self._gone(number, log_partition(context, self._visible(number, offset).keys))[None]
             for number in range(len(self.chunks))
         )
         for number, seed in enumerate(seeds):
             chunk = self._visible(number, offset)
             part = partial_attention(context, chunk.keys, chunk.values)
             lse = self._gone(number, part.lse)
-            shift = offset.offset(lse, target, seed)
+            (shift,) = offset.offset(lse[None], target, [seed])
             merge.add(Partial(part.output, lse + shift))
             watch(lse, lse + shift)
             if offset.deletes:
@@ -118,13 +118,11 @@ class ChunkedLayer:
             context, stacked.keys, stacked.values, (place >= start) & (place < end)
         )
         lses = parts.lse.masked_fill_(self.gone[..., None], -torch.inf)
-        target = offset.target(lses)
-        shifts = torch.stack(
-            [offset.offset(lse, target, seed) for lse, seed in zip(lses, seeds, strict=True)]
-        )
+        shifts = offset.offset(lses, offset.target([lses]), seeds)
         shifted = lses + shifts
-        for before, after in zip(lses, shifted, strict=True):
-            watch(before, after)
+        if watch is not unwatched:
+            for before, after in zip(lses, shifted, strict=True):
+                watch(before, after)
         if offset.deletes:
             self.gone |= shifts[..., -1] == -torch.inf
         weights = torch.cat([torch.stack([part.lse for part in exempt]), shifted]).softmax(0)

@@ -30,10 +30,9 @@ def curves(arms: list[dict[str, Any]]) -> pd.DataFrame:
         method = offset_of(arm["offset"], arm["parameters"])
         if kind.way != "chunks":
             continue
-        # Each point is a head of its own, and one alone decides as its average does.
-        shift = torch.stack(
-            [method.offset(one.view(1, 1), torch.zeros(1, 1), seed=0)[0, 0] for one in excess]
-        )
+        # Each point is a chunk of its own with a single head, which decides as its average does.
+        points = excess[:, None, None]
+        shift = method.offset(points, torch.zeros(1, 1), range(len(excess)))[:, 0, 0]
         if (shift == 0).all():
             continue
         words = [

@@ -7,7 +7,7 @@ offset. One method is one file under `offsets/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -24,8 +24,8 @@ but by the model's own prefill."""
 class Offset:
     """An offset method: a frozen dataclass of its parameters.
 
-    Every tensor is per query head and query, [heads, queries], float32; L is -inf for a chunk of
-    which a query sees nothing, and stays so.
+    L is [chunks, heads, queries], float32, per query head and query; it is -inf for a chunk of
+    which a query sees nothing, and stays so. The chunks of a prompt come in batches of one or more.
     """
 
     way: ClassVar[Way] = "chunks"
@@ -43,22 +43,27 @@ class Offset:
         return 0
 
     def target(self, lses: Iterable[torch.Tensor]) -> torch.Tensor | None:
-        """What the chunks' L are held against, from all of them, one at a time.
+        """What the chunks' L are held against, from all of them, batch by batch.
 
         They are computed as they are taken, and none needs to be kept: memory does not grow with
         the number of chunks. A method that needs no target takes none.
+
+        Returns:
+            [heads, queries].
         """
         return None
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
-        """The offset of one chunk; unless a method says otherwise, none.
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
+        """The offsets of a batch, shaped as it; unless a method says otherwise, none.
 
         Args:
-            lse: its L.
+            lses: its L.
             target: as `target` returned it.
-            seed: the chunk's own, for methods that draw.
+            seeds: one of each chunk's own, for methods that draw.
         """
-        return torch.zeros_like(lse)
+        return torch.zeros_like(lses)
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,8 @@ class Deficit(Offset):
 def top_mean(lses: Iterable[torch.Tensor], count: int) -> torch.Tensor | None:
     """Mean of the `count` largest, of those that are not -inf; 0 where all are. None: no chunks."""
     top: torch.Tensor | None = None
-    for lse in lses:
-        new = lse[None] if top is None else torch.cat([top, lse[None]])
+    for batch in lses:
+        new = batch if top is None else torch.cat([top, batch])
         top = new.topk(min(count, len(new)), dim=0).values
     if top is None:
         return None

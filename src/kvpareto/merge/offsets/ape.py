@@ -6,7 +6,7 @@ https://arxiv.org/abs/2502.05431
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,11 +40,14 @@ class Ape(Offset):
     def target(self, lses: Iterable[torch.Tensor]) -> torch.Tensor | None:
         """L of the whole context."""
         together: torch.Tensor | None = None
-        for lse in lses:
+        for batch in lses:
+            lse = batch.logsumexp(0)
             together = lse if together is None else torch.logaddexp(together, lse)
         return together
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
         assert target is not None
         shift = (self.scale * self.temperature - 1) * target
-        return shift.where(target > -torch.inf, 0)
+        return shift.where(target > -torch.inf, 0).expand_as(lses)

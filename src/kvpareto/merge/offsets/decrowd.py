@@ -7,7 +7,7 @@ as they are; with one chunk the offset is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +22,16 @@ class Decrowd(Offset):
     def target(self, lses: Iterable[torch.Tensor]) -> torch.Tensor | None:
         best: torch.Tensor | None = None
         together: torch.Tensor | None = None
-        for lse in lses:
-            best = lse if best is None else torch.maximum(best, lse)
+        for batch in lses:
+            top, lse = batch.amax(0), batch.logsumexp(0)
+            best = top if best is None else torch.maximum(best, top)
             together = lse if together is None else torch.logaddexp(together, lse)
         if best is None or together is None:
             return None
         return (best - together).where(best > -torch.inf, 0)
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
         assert target is not None
-        return target
+        return target.expand_as(lses)

@@ -6,6 +6,7 @@ the chunk, so the offset is -ln 2 there and zero only in the limit L >> T.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from kvpareto.merge.offset import Deficit
 class EnergyDeficit(Deficit):
     """offset = -softplus(T - L), T the mean of the K largest L."""
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
         assert target is not None
-        return -softplus(target - lse)
+        return -softplus(target - lses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,9 +31,11 @@ class HardDrop(Deficit):
         if self.decided_by not in ("head", "average"):
             raise ValueError(f"decided_by {self.decided_by!r} is neither head nor average")
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
         assert target is not None
-        deficit = target - lse
+        deficit = target - lses
         if self.decided_by == "average":
-            deficit = deficit.mean(0, keepdim=True).expand_as(lse)
-        return torch.zeros_like(lse).masked_fill(deficit > self.threshold, -torch.inf)
+            deficit = deficit.mean(1, keepdim=True).expand_as(lses)
+        return torch.zeros_like(lses).masked_fill(deficit > self.threshold, -torch.inf)

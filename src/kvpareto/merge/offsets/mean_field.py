@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +16,17 @@ class MeanField(Offset):
     """offset = -softplus(T - L), T the mean of all L that are not -inf."""
 
     def target(self, lses: Iterable[torch.Tensor]) -> torch.Tensor | None:
-        total, count = torch.zeros(()), torch.zeros(())
-        for lse in lses:
-            visible = lse > -torch.inf
-            total, count = total.to(lse) + lse.where(visible, 0), count.to(lse) + visible
-        return total / count.clamp_min(1)
+        total: torch.Tensor | None = None
+        count: torch.Tensor | None = None
+        for batch in lses:
+            visible = batch > -torch.inf
+            sums = batch.where(visible, 0).sum(0), visible.sum(0)
+            total = sums[0] if total is None else total + sums[0]
+            count = sums[1] if count is None else count + sums[1]
+        return None if total is None or count is None else total / count.clamp_min(1)
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
         assert target is not None
-        return -softplus(target - lse)
+        return -softplus(target - lses)

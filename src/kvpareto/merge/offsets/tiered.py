@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,9 +32,11 @@ class Tiered(Deficit):
         if not 0 <= self.misjudged <= 1:
             raise ValueError(f"misjudged {self.misjudged} is not between 0 and 1")
 
-    def offset(self, lse: torch.Tensor, target: torch.Tensor | None, seed: int) -> torch.Tensor:
+    def offset(
+        self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
+    ) -> torch.Tensor:
         assert target is not None
-        noise = (target - lse).mean(0, keepdim=True).expand_as(lse) > self.threshold
-        if random.Random(seed).random() < self.misjudged:
-            noise = ~noise
-        return torch.zeros_like(lse).masked_fill(noise, -torch.inf)
+        noise = (target - lses).mean(1, keepdim=True).expand_as(lses) > self.threshold
+        wrong = [random.Random(seed).random() < self.misjudged for seed in seeds]
+        turned = torch.tensor(wrong, device=lses.device)[:, None, None]
+        return torch.zeros_like(lses).masked_fill(noise ^ turned, -torch.inf)
