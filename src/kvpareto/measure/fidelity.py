@@ -11,9 +11,9 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def kl_nats(reference: torch.Tensor, logits: torch.Tensor) -> float:
-    """KL(reference || approximation) of the next token, in nats; both [vocab]."""
+    """KL(reference || approximation) of the next token, in nats: the mean over [..., vocab]."""
     true, guess = reference.double().log_softmax(-1), logits.double().log_softmax(-1)
-    return float((true.exp() * (true - guess)).sum().clamp_min(0))
+    return float((true.exp() * (true - guess)).sum(-1).clamp_min(0).mean())
 
 
 def kv_error(

@@ -190,9 +190,8 @@ class Asked:
 
     def _losses(self, logits: torch.Tensor) -> dict[str, Any]:
         wanted = torch.tensor(self.context.item.question[1:], device=logits.device)
-        kls = [kl_nats(*pair) for pair in zip(self.reference[:-1], logits[:-1], strict=True)]
         loss = cross_entropy(logits[:-1].float(), wanted)
-        return {"score": float(loss), "kl_to_full": sum(kls) / len(kls)}
+        return {"score": float(loss), "kl_to_full": kl_nats(self.reference[:-1], logits[:-1])}
 
     def _answer(self, task: TaskItems, logits: torch.Tensor, tokens: list[int]) -> dict[str, Any]:
         item = self.context.item
