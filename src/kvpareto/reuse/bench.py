@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Bench:
     model: PreTrainedModel
     tokenizer: Any
     source: SegmentSource
+    _ends: dict[tuple[str, ...], frozenset[int]] = field(default_factory=dict, init=False)
 
     @property
     def blocks(self) -> Blocks:
@@ -53,9 +54,11 @@ class Bench:
 
     def ends(self, stop: tuple[str, ...]) -> frozenset[int]:
         """Tokens that end an answer: those of the model, and all that hold a stop text."""
-        texts = self._texts if stop else []
-        holding = {i for i, text in enumerate(texts) if any(one in text for one in stop)}
-        return self.eos | holding
+        if stop not in self._ends:
+            texts = self._texts if stop else []
+            holding = {i for i, text in enumerate(texts) if any(one in text for one in stop)}
+            self._ends[stop] = self.eos | holding
+        return self._ends[stop]
 
     @cached_property
     def _texts(self) -> list[str]:
