@@ -10,8 +10,8 @@ import pandas as pd
 
 from kvpareto.claims.bootstrap import item_mean
 from kvpareto.eviction_settings import StatisticsSettings
+from kvpareto.merge.asking import Asked, Encoded
 from kvpareto.merge.context import Context, with_chunks
-from kvpareto.merge.quality import Asked, Encoded
 from kvpareto.merge_settings import MergeProbeSettings
 from kvpareto.reuse.bench import Bench
 from kvpareto.text.tasks.item import TaskItems

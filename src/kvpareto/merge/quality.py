@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch.nn.functional import cross_entropy
 
-from kvpareto.cache.store import Segment
 from kvpareto.jobs import failure, progress
-from kvpareto.measure.fidelity import kl_nats
-from kvpareto.measure.scores import score
 from kvpareto.merge.arms import built, setting_id
-from kvpareto.merge.chunked import ChunkedCache, Positions, Watch, chunked_cache, unwatched
+from kvpareto.merge.asking import Asked, Encoded
 from kvpareto.merge.context import Context, last_chunks, windows, with_chunks
-from kvpareto.merge.forward import answer, forward
-from kvpareto.merge.offset import Offset
-from kvpareto.merge.offsets.concat import Concat
 from kvpareto.merge_settings import WindowSettings
-from kvpareto.models.families import trained_context
 from kvpareto.records import write_json, write_parquet
-from kvpareto.reuse.answer import greedy
 from kvpareto.reuse.bench import Bench
-from kvpareto.reuse.fuse import prefill
-from kvpareto.reuse.precompute import encode
-from kvpareto.text.tasks.item import Item, TaskItems
+from kvpareto.text.tasks.item import TaskItems
 
 log = logging.getLogger(__name__)
 
@@ -42,165 +29,6 @@ ITEM_COLUMNS = (
     "item", "chunks", "gold_chunks", "tokens", "extrapolating", "score", "kl_to_full",
     "gold_mass_before", "gold_mass", "prediction",
 )  # fmt: skip
-
-
-@dataclass
-class Weights:
-    """L of every block for the last query, before and after the offset."""
-
-    before: list[torch.Tensor] = field(default_factory=list)
-    after: list[torch.Tensor] = field(default_factory=list)
-
-    def watch(self, before: torch.Tensor, after: torch.Tensor) -> None:
-        self.before.append(before[:, -1])
-        self.after.append(after[:, -1])
-
-    def mass(self, lses: list[torch.Tensor], blocks: int, chosen: Sequence[int]) -> float:
-        """Share of all attention that chosen chunks get: mean over layers and heads.
-
-        Args:
-            lses: `before` or `after`.
-            blocks: in each layer: prefix, question, chunks.
-        """
-        heads = len(lses[0])
-        shares = torch.stack(lses).view(-1, blocks, heads).softmax(dim=1)
-        return float(shares[:, [2 + number for number in chosen]].sum(1).mean())
-
-
-@dataclass
-class Encoded:
-    """The prefix and the chunks of an item, encoded apart once for all arms and subsets."""
-
-    bench: Bench
-    stored: bool
-    known: dict[tuple[int, ...], Segment] = field(default_factory=dict)
-
-    def segments(self, item: Item) -> tuple[Segment | None, list[Segment]]:
-        """The prefix, if there is one, and each chunk."""
-        prefix = self._segment((), item.prefix) if item.prefix else None
-        before = self.bench.source.before_chunks(item)
-        return prefix, [self._segment(before, chunk) for chunk in item.chunks]
-
-    def _segment(self, before: tuple[int, ...], tokens: tuple[int, ...]) -> Segment:
-        if tokens not in self.known:
-            source = self.bench.source
-            self.known[tokens] = (
-                source.segment(before, tokens)
-                if self.stored
-                else encode(source.blocks, torch.tensor([*before, *tokens]), len(before), False)
-            )
-        return self.known[tokens]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question to a context, whose chunks stand in one of the two ways.
-
-    Attributes:
-        task: how it is answered; None: its tokens are scored instead.
-    """
-
-    encoded: Encoded
-    task: TaskItems | None
-    context: Context
-    positions: Positions
-
-    @property
-    def bench(self) -> Bench:
-        return self.encoded.bench
-
-    def cache(self) -> ChunkedCache:
-        """A new cache with the context, which nothing has been asked yet."""
-        return self._encoded.fork()
-
-    @cached_property
-    def _encoded(self) -> ChunkedCache:
-        prefix, chunks = self.encoded.segments(self.context.item)
-        blocks, seeds = self.bench.blocks, self.context.seeds
-        cache = chunked_cache(blocks, prefix, chunks, self.positions, seeds)
-        for layer in cache.layers:
-            layer.stack()  # once for all arms
-        return cache
-
-    def ask(self, cache: ChunkedCache, offset: Offset, watch: Watch = unwatched) -> torch.Tensor:
-        """Logits after each token of the question, [tokens, vocab]."""
-        question = torch.tensor(self.context.item.question)
-        # All chunks at once: a study asks many questions, and memory is measured elsewhere.
-        return forward(self.bench.blocks, cache, question, offset, at_once=True, watch=watch)
-
-    @cached_property
-    def reference(self) -> torch.Tensor:
-        """Logits of full attention over the same keys, concatenated."""
-        return self.ask(self.cache().concatenated(), Concat())
-
-    def row(self, offset: Offset) -> dict[str, Any]:
-        """What an arm makes of the question: a row of its table."""
-        item = self.context.item
-        weights = Weights()
-        if offset.way == "prefill":
-            found, end = self._prefilled(), len(item.ids)
-        else:
-            cache = self.cache()
-            end = cache.position + len(item.question)
-            if offset.way == "concatenation":
-                cache = cache.concatenated()
-            found = self.outcome(cache, offset, weights.watch)
-        longest = end + (self.task.max_new_tokens if self.task else 0)
-        row = {
-            "item": item.id,
-            "chunks": len(item.chunks),
-            "gold_chunks": len(self.context.gold),
-            "tokens": len(item.ids),
-            "extrapolating": longest > trained_context(self.bench.model),
-            **found,
-        }
-        if offset.way == "chunks" and self.context.gold:
-            blocks = 2 + len(item.chunks)
-            for name, lses in (("gold_mass_before", weights.before), ("gold_mass", weights.after)):
-                row[name] = weights.mass(lses, blocks, self.context.gold)
-        return row
-
-    def outcome(
-        self, cache: ChunkedCache, offset: Offset, watch: Watch = unwatched
-    ) -> dict[str, Any]:
-        """Score and KL of what a cache makes of the question; it has then seen it.
-
-        Args:
-            watch: of the question's pass.
-        """
-        logits = self.ask(cache, offset, watch)
-        if self.task is None:
-            return self._losses(logits)
-        ends = self.bench.ends(self.task.stop)
-        most = self.task.max_new_tokens
-        tokens = answer(self.bench.blocks, cache, logits[-1], offset, most, ends, at_once=True)
-        return self._answer(self.task, logits[-1], tokens)
-
-    def _prefilled(self) -> dict[str, Any]:
-        """The same by the model's own prefill."""
-        model, item = self.bench.model, self.context.item
-        if self.task is None:
-            with torch.inference_mode():
-                logits = model(input_ids=item.ids[None].to(model.device)).logits[0]
-            return self._losses(logits[-len(item.question) :])
-        last, layers = prefill(model, item)
-        ends = self.bench.ends(self.task.stop)
-        tokens = greedy(model, last, layers, len(item.ids), self.task.max_new_tokens, ends)
-        return self._answer(self.task, last, tokens)
-
-    def _losses(self, logits: torch.Tensor) -> dict[str, Any]:
-        wanted = torch.tensor(self.context.item.question[1:], device=logits.device)
-        loss = cross_entropy(logits[:-1].float(), wanted)
-        return {"score": float(loss), "kl_to_full": kl_nats(self.reference[:-1], logits[:-1])}
-
-    def _answer(self, task: TaskItems, logits: torch.Tensor, tokens: list[int]) -> dict[str, Any]:
-        item = self.context.item
-        prediction = self.bench.text(tokens, task.stop)
-        return {
-            "score": score(task.score, prediction, item.answers, item.classes),
-            "kl_to_full": kl_nats(self.reference[-1], logits),
-            "prediction": prediction,
-        }
 
 
 def contexts_of_task(task: TaskItems, chunks: Iterable[int]) -> list[list[Context]]:
@@ -240,63 +68,65 @@ def run_merge(
         folders: where each arm's results go.
     """
     # Arms on one subject share its encoded chunks and its reference.
-    order = sorted(
-        zip(arms, folders, strict=True),
-        key=lambda pair: (pair[0]["task"], pair[0]["setting"]["positions"]),
-    )
-    for subject, group in itertools.groupby(order, key=lambda pair: _subject(pair[0])):
+    order = sorted(zip(arms, folders, strict=True), key=lambda pair: _subject(pair[0]))
+    for _, group in itertools.groupby(order, key=lambda pair: _subject(pair[0])):
         pairs = list(group)
-        name, positions, chunks = subject
-        task = tasks.get(name)
-        rows: list[list[dict[str, Any]]] = [[] for _ in pairs]
-        failed: dict[int, tuple[str, str]] = {}
-        try:
-            nested = (
-                contexts_of_task(task, chunks)
-                if task is not None
-                else contexts_of_text(
-                    texts[name],
-                    WindowSettings(**pairs[0][0]["setting"]["windows"]),
-                    chunks,
-                    bench.source.bos,
-                )
-            )
-        except Exception as error:
-            log.exception("%s failed", name)
-            failed = dict.fromkeys(range(len(pairs)), failure(error))
-            nested = []
-        report = progress(f"{pairs[0][0]['offset']} on {name}, {positions} positions, items")
-        for done, contexts in enumerate(nested, start=1):
-            encoded = Encoded(bench, stored=task is not None)
-            for context in contexts:
-                asked = Asked(encoded, task, context, positions)
-                for index, (arm, _) in enumerate(pairs):
-                    if index in failed:
-                        continue
-                    try:
-                        rows[index].append(asked.row(built(arm)))
-                    except Exception as error:
-                        log.exception("%s failed on %s", arm["offset"], context.item.id)
-                        failed[index] = failure(error)
-            report(done, len(nested))
-        for index, (arm, folder) in enumerate(pairs):
-            status, why = failed.get(index, ("ok", ""))
-            frame = pd.DataFrame(rows[index] if status == "ok" else [], columns=list(ITEM_COLUMNS))
+        tables = _tables(bench, tasks, texts, [arm for arm, _ in pairs])
+        for (arm, folder), (frame, status, why) in zip(pairs, tables, strict=True):
+            task = tasks.get(arm["task"])
             write_parquet(folder / "items.parquet", frame)
             write_json(folder / "setting.json", arm)
-            write_json(
-                folder / "summary.json",
-                {
-                    **{key: arm[key] for key in ("model", "task", "offset")},
-                    "setting": setting_id(arm["offset"], arm["setting"]),
-                    "score_name": NLL if task is None else task.score,
-                    "items": int(frame["item"].nunique()),
-                    "status": status,
-                    "why": why,
-                },
-            )
+            summary = {
+                **{key: arm[key] for key in ("model", "task", "offset")},
+                "setting": setting_id(arm["offset"], arm["setting"]),
+                "score_name": NLL if task is None else task.score,
+                "items": int(frame["item"].nunique()),
+                "status": status,
+                "why": why,
+            }
+            write_json(folder / "summary.json", summary)
 
 
-def _subject(arm: dict[str, Any]) -> tuple[str, Positions, tuple[int, ...]]:
+def _subject(arm: dict[str, Any]) -> tuple[Any, ...]:
     setting = arm["setting"]
-    return arm["task"], setting["positions"], tuple(setting["chunks"])
+    return arm["task"], setting["positions"], setting["chunks"], repr(setting.get("windows"))
+
+
+def _tables(
+    bench: Bench,
+    tasks: dict[str, TaskItems],
+    texts: dict[str, torch.Tensor],
+    arms: list[dict[str, Any]],
+) -> Iterator[tuple[pd.DataFrame, str, str]]:
+    """Items table, status and reason of each arm; all arms are on one subject."""
+    name, setting = arms[0]["task"], arms[0]["setting"]
+    task = tasks.get(name)
+    rows: list[list[dict[str, Any]]] = [[] for _ in arms]
+    failed: dict[int, tuple[str, str]] = {}
+    nested: list[list[Context]] = []
+    try:
+        if task is not None:
+            nested = contexts_of_task(task, setting["chunks"])
+        else:
+            cut = WindowSettings(**setting["windows"])
+            nested = contexts_of_text(texts[name], cut, setting["chunks"], bench.source.bos)
+    except Exception as error:
+        log.exception("%s failed", name)
+        failed = dict.fromkeys(range(len(arms)), failure(error))
+    report = progress(f"{arms[0]['offset']} on {name}, {setting['positions']} positions, items")
+    for done, contexts in enumerate(nested, start=1):
+        encoded = Encoded(bench, stored=task is not None)
+        for context in contexts:
+            asked = Asked(encoded, task, context, setting["positions"])
+            for index, arm in enumerate(arms):
+                if index in failed:
+                    continue
+                try:
+                    rows[index].append(asked.row(built(arm)))
+                except Exception as error:
+                    log.exception("%s failed on %s", arm["offset"], context.item.id)
+                    failed[index] = failure(error)
+        report(done, len(nested))
+    for index, own in enumerate(rows):
+        status, why = failed.get(index, ("ok", ""))
+        yield pd.DataFrame(own if status == "ok" else [], columns=list(ITEM_COLUMNS)), status, why

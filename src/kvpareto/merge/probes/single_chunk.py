@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
+from kvpareto.merge.asking import Weights
 from kvpareto.merge.context import gold_chunks, with_chunks
 from kvpareto.merge.offset import offset_of
 from kvpareto.merge.probing import Probing, Value
-from kvpareto.merge.quality import Weights
 
 
 def run(probing: Probing) -> pd.DataFrame:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
+from kvpareto.merge.asking import Weights
 from kvpareto.merge.chunked import ChunkedCache, ChunkedLayer
 from kvpareto.merge.offset import offset_of
 from kvpareto.merge.probing import Probing, Value
-from kvpareto.merge.quality import Weights
 from kvpareto.reuse.strategy import Layer
 
 DELETIONS = {"prompt": [0], "first_chunk": [1], "both": [0, 1]}
