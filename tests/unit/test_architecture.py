@@ -30,6 +30,7 @@ LEVELS = (
         "eviction_settings",
         "task_settings",
         "reuse_settings",
+        "attention_settings",
         "claim_settings",
     ),
     ("reference_settings",),
