@@ -11,6 +11,7 @@
 #   results/reuse_timing/<model>/<task>/<strategy>/           one exclusive timing job
 #   results/merge/<model>/<task or text>/<offset>/<setting>/  one quality run of a merge
 #   results/merge_memory/<model>/                             memory and time of the merge, alone
+#   results/attention/                                        micro-benchmarks of self-attention
 #   results/models/<model>/                                   converted models
 #   results/tables/<name>.{csv,parquet,html}                  leaf tables
 #   results/figures/<figure>/...                              pictures of the report
@@ -39,6 +40,7 @@ include: "rules/eviction.smk"
 include: "rules/spikes.smk"
 include: "rules/probes.smk"
 include: "rules/merge.smk"
+include: "rules/attention.smk"
 include: "rules/claims.smk"
 include: "rules/reuse_report.smk"
 include: "rules/report.smk"
@@ -50,3 +52,4 @@ rule all:
         rules.leaves.input,
         rules.reuse_leaves.input if REUSE_ARMS else [],
         rules.merge_leaves.input if MERGE_ARMS else [],
+        rules.attention_leaves.input if SETTINGS.attention else [],

@@ -5,7 +5,13 @@ rule claims_table:
     input:
         **{
             name: f"results/tables/{name}.parquet"
-            for name in (*EVICTION_TABLES, *REUSE_TABLES, *MERGE_TABLES, *PROBE_TABLES)
+            for name in (
+                *EVICTION_TABLES,
+                *REUSE_TABLES,
+                *MERGE_TABLES,
+                *ATTENTION_TABLES,
+                *PROBE_TABLES,
+            )
         },
         answers=expand("results/reuse/{arm}/items.parquet", arm=REUSE_ARM_OF),
         merged=expand("results/merge/{arm}/items.parquet", arm=MERGE_ARM_OF),

@@ -47,6 +47,7 @@ MERGE_ARM_OF = {arm.path: arm for arm in MERGE_ARMS}
 EVICTION_TABLES = ("eviction", "timing", "spikes", "memory") if ARMS else ()
 REUSE_TABLES = ("reuse",) if REUSE_ARMS else ()
 MERGE_TABLES = ("merge",) if MERGE_ARMS else ()
+ATTENTION_TABLES = ("attention",) if SETTINGS.attention else ()
 PROBE_TABLES = ("probes",) if ARMS or SETTINGS.merge_probes.models else ()
 PROBES, COMPARISONS, MERGE_PROBES = (
     sorted(path.stem for path in Path(package.__path__[0]).glob("[a-z]*.py"))
@@ -690,6 +691,11 @@ def shown_params(figure):
     return params
 
 
+def attention_settings():
+    """Settings of the attention part; empty in a study without it."""
+    return SETTINGS.attention.model_dump() if SETTINGS.attention else {}
+
+
 def provenance_files():
     """Where every run, baseline, probe and table says what it was made from.
 
@@ -724,6 +730,7 @@ def provenance_files():
             if (stored_pairs() if name == "store" else ARMS)
         ),
         *(file.replace(".parquet", ".json") for file in merge_probe_files()),
+        *(f"results/attention/{part}.json" for part in ("quality", "time") if SETTINGS.attention),
     ]
 
 

@@ -105,7 +105,22 @@ class StatusTest(Strict):
     equals: str
 
 
-class ProbeTest(Strict):
+class ValueTest(Strict):
+    """Measured values against a value."""
+
+    value: float
+    difference: Literal["percent", "absolute"]
+    expect: Expect
+    margin: NonNegativeFloat = Field(description="in percent, or absolute, as the difference")
+
+    @model_validator(mode="after")
+    def _percent_of_something(self) -> ValueTest:
+        if self.difference == "percent" and self.value == 0:
+            raise ValueError("value: nothing is a percentage of 0; write difference: absolute")
+        return self
+
+
+class ProbeTest(ValueTest):
     """A measure of a probe against a value."""
 
     metric: Literal["probe"]
@@ -114,19 +129,18 @@ class ProbeTest(Strict):
     setting: str | None = Field(
         None, description="a part of the setting's name, which hyphens divide; null: any setting"
     )
-    value: float
-    difference: Literal["percent", "absolute"]
-    expect: Expect
-    margin: NonNegativeFloat = Field(description="in percent, or absolute, as the difference")
     of: Literal["time", "memory", "values"] = Field(
         "values", description="time and memory are a machine's own, which the verdict then names"
     )
 
-    @model_validator(mode="after")
-    def _percent_of_something(self) -> ProbeTest:
-        if self.difference == "percent" and self.value == 0:
-            raise ValueError("value: nothing is a percentage of 0; write difference: absolute")
-        return self
+
+class AttentionTest(ValueTest):
+    """Measures of self-attention against a value."""
+
+    metric: Literal["attention"]
+    rows: dict[str, Scalar | list[Scalar]] = Field(
+        description="columns of the table `attention` and their values; a list allows each"
+    )
 
 
 class RecommendedTest(Strict):
@@ -147,7 +161,7 @@ class RecommendedTest(Strict):
         return self
 
 
-Test = PairTest | StatusTest | ProbeTest | RecommendedTest
+Test = PairTest | StatusTest | ProbeTest | AttentionTest | RecommendedTest
 
 
 class Claim(Strict):

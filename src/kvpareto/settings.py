@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from kvpareto.attention_settings import AttentionSettings
 from kvpareto.claim_settings import Claim, Margins, Recommendation, RecommendedTest
 from kvpareto.config_base import GroupName, Name, Strict, explain
 from kvpareto.eviction_settings import (
@@ -57,6 +58,7 @@ class Settings(Strict):
     merge: dict[GroupName, MergeGroup] = {}
     merge_memory: MergeMemorySettings = MergeMemorySettings()
     merge_probes: MergeProbeSettings = MergeProbeSettings()
+    attention: AttentionSettings | None = Field(None, description="null: no such part")
     quality: QualitySettings = QualitySettings()
     baseline: BaselineSettings = BaselineSettings()
     timing: TimingSettings = TimingSettings()

@@ -31,6 +31,7 @@ LEVELS = (
         "task_settings",
         "reuse_settings",
         "merge_settings",
+        "attention_settings",
         "claim_settings",
     ),
     ("reference_settings",),

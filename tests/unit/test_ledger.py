@@ -390,6 +390,56 @@ def test_a_probe_that_gave_no_value_is_not_tested_and_one_that_failed_as_told_is
     assert only(probe_test(value=1), here)["verdict"] == "reproduced"
 
 
+def attention(value, lo=None, hi=None, measure="mask_cache_ratio", machine=MACHINE, **more):
+    return {
+        "backend": "reference", "length": 32, "dtype": "float32", "measure": measure,
+        "value": value, "lo": lo or value, "hi": hi or value, "unit": "ratio", "status": "ok",
+        "why": "", "machine": machine, **more,
+    }  # fmt: skip
+
+
+def attention_test(value=1.0, difference="percent", expect="lower", margin=3.0, **rows):
+    rows = rows or {"measure": "mask_cache_ratio"}
+    return parsed(metric="attention", rows=rows, value=value, difference=difference, expect=expect,
+                  margin=margin)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ((0.90, 0.88, 0.92), "reproduced"),
+        ((0.98, 0.96, 0.99), "undecided"),
+        ((0.99, 0.975, 1.05), "contradicted"),
+    ],
+)
+def test_a_measure_of_attention_is_held_against_the_value_that_the_claim_names(bounds, expected):
+    here = study(STRICT, tables={"attention": [attention(*bounds)]})
+    row = only(attention_test(), here)
+    assert row["verdict"] == expected
+    assert row["estimate"] == pytest.approx(100 * (bounds[0] - 1))
+    assert (row["arm"], row["text"]) == ("reference/mask_cache_ratio", "32 tokens, float32")
+    assert row["machine"] == MACHINE
+
+
+def test_what_was_not_timed_names_no_machine_and_must_be_exact():
+    finite = [attention(share, measure="finite_x100", backend=backend, machine=None)
+              for backend, share in (("reference", 1.0), ("plain", 0.5))]  # fmt: skip
+    here = study(STRICT, tables={"attention": finite})
+    exact = {"difference": "absolute", "margin": 0, "measure": "finite_x100"}
+    row = only(attention_test(expect="equal", backend="reference", **exact), here)
+    assert (row["verdict"], row["machine"]) == ("reproduced", "")
+    row = only(attention_test(expect="lower", backend="plain", **exact), here)
+    assert (row["verdict"], row["estimate"]) == ("reproduced", -0.5)
+
+
+def test_a_study_without_attention_does_not_test_its_claims():
+    row = only(attention_test(), study(STRICT))
+    assert (row["verdict"], row["why"]) == (NOT_TESTED, "no row {measure: mask_cache_ratio}")
+    lacking = [attention(np.nan, status="unavailable", why="no such unit")]
+    row = only(attention_test(), study(STRICT, tables={"attention": lacking}))
+    assert (row["verdict"], row["why"]) == (NOT_TESTED, "unavailable: no such unit")
+
+
 # The recommended arms.
 
 RULE = {"long": Recommendation(texts=["t"], ppl_delta_pct=5.0)}
@@ -596,7 +646,7 @@ TESTED = {
     "kernel-mix", "peak-memory", "framework-only", "pos-shift", "gonogo-long", "gonogo-short",
     "ring-exact", "h1-trained-length", "h2-max-drop", "a3-selection", "surprisal", "reuse-ttft",
     "reuse-depth", "mean-field", "lossless", "soft-gate-helps", "decrowd", "deletion-flaws",
-    "single-chunk-ln2", "chunkwise-memory",
+    "single-chunk-ln2", "chunkwise-memory", "mask-cache", "stable-softmax", "backward-ratio",
 }  # fmt: skip
 UNTESTED = {"compile-graphs", "attention-side", "fused-libs", "int8", "int4"}
 
@@ -633,7 +683,7 @@ def test_an_empty_study_tests_nothing_and_says_so_of_every_entry():
     table, tests = ledger(claims, study(arm("other"), recommend=uses))
     assert set(table["verdict"]) == {NOT_TESTED}
     assert (table["why"] != "").all()
-    assert tests["metric"].nunique() == len(METRICS) + 4
+    assert tests["metric"].nunique() == len(METRICS) + 5
 
 
 @pytest.mark.parametrize(

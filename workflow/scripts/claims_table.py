@@ -16,7 +16,7 @@ from kvpareto.records import read_parquet
 from kvpareto.report.merged import with_settings
 from kvpareto.report.tables import write_table
 
-TABLES = ("eviction", "timing", "spikes", "probes", "memory", "reuse", "merge")
+TABLES = ("eviction", "timing", "spikes", "probes", "memory", "reuse", "merge", "attention")
 
 p = snakemake.params.p
 

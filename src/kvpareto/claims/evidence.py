@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from kvpareto.claim_settings import (
+    AttentionTest,
     Expect,
     PairTest,
     ProbeTest,
     RecommendedTest,
     StatusTest,
     Test,
+    ValueTest,
 )
 from kvpareto.claims.bootstrap import Interval
 from kvpareto.claims.equivalence import verdict
@@ -26,6 +28,7 @@ from kvpareto.claims.metrics.ppl import ppl
 from kvpareto.claims.metrics.reuse import kl_first_token, score, ttft, ttft_operations
 from kvpareto.claims.metrics.spikes import spike_area, spike_peak
 from kvpareto.claims.metrics.tpot import tpot
+from kvpareto.claims.metrics.value import against
 from kvpareto.claims.ratio import exact
 from kvpareto.claims.recommend import candidates, fastest, places
 from kvpareto.claims.study import Study, Table, references, select
@@ -78,6 +81,8 @@ def evidence(test: Test, study: Study) -> list[Row]:
         rows = list(_statuses(test, study))
     elif isinstance(test, ProbeTest):
         rows = list(_probes(test, study))
+    elif isinstance(test, AttentionTest):
+        rows = list(_attention(test, study))
     else:
         rows = list(_recommended(test, study))
     return [{"metric": test.metric} | row for row in rows]
@@ -154,21 +159,31 @@ def _probes(test: ProbeTest, study: Study) -> Iterator[Row]:
         parts = [row[name] for name in ("probe", "setting", "measure") if row[name]]
         who = {"arm": "/".join(parts), "reference": f"{test.value:g}"}
         who |= {"model": row["model"], "text": row["text"]}
-        if np.isnan(row["value"]):
-            lacks = ": ".join(part for part in (row["status"], row.get("why")) if part)
-            yield _missing(lacks, test.expect, test.margin) | who
-            continue
-        values = np.array([row["value"], row["lo"], row["hi"]], dtype=float)
-        percent = test.difference == "percent"
-        difference = 100 * (values / test.value - 1) if percent else values - test.value
-        # A negative divisor turns the bounds around.
-        ordered = Interval(difference[0], *sorted(difference[1:]))
         machine = study.machines if test.of != "values" else ""
-        measured = Measured(ordered, machine, f"{row['value']:.4g} against {test.value:g}")
-        yield who | _judged(measured, test.margin, test.expect)
+        yield _against(row, test, machine) | who
     if chosen.empty:
         lacks = f"no probe {_spelled(wanted)}"
         yield _missing(lacks, test.expect, test.margin)
+
+
+def _attention(test: AttentionTest, study: Study) -> Iterator[Row]:
+    chosen = select(study.attention, test.rows)
+    for _, row in chosen.iterrows():
+        who = {"arm": f"{row['backend']}/{row['measure']}", "reference": f"{test.value:g}"}
+        who |= {"model": "self-attention", "text": f"{row['length']} tokens, {row['dtype']}"}
+        # Times have a machine, what is counted or compared has none.
+        machine = "" if pd.isna(row["machine"]) else row["machine"]
+        yield _against(row, test, machine) | who
+    if chosen.empty:
+        yield _missing(f"no row {_spelled(test.rows)}", test.expect, test.margin)
+
+
+def _against(row: pd.Series[Any], test: ValueTest, machine: str) -> Row:
+    """A measured row beside the value of a test, or why there is none."""
+    if np.isnan(row["value"]):
+        lacks = ": ".join(part for part in (row["status"], row.get("why")) if part)
+        return _missing(lacks, test.expect, test.margin)
+    return _judged(against(row, test, machine), test.margin, test.expect)
 
 
 def _recommended(test: RecommendedTest, study: Study) -> Iterator[Row]:

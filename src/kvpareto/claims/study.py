@@ -59,7 +59,7 @@ class Study:
     Attributes:
         eviction: table `eviction` with a column for each hyper-parameter, empty where a policy has
             none of that name.
-        timing, spikes, probes, memory, reuse, merge: the tables of that name.
+        timing, spikes, probes, memory, reuse, merge, attention: the tables of that name.
         tokens: reads the token table of the arm `<model>/<text>/<policy>/<setting>`.
         answers: reads the item table of the reuse arm `<model>/<task>/<strategy>/<setting>`.
         merged: reads the item table of the merge arm `<model>/<task>/<offset>/<setting>`.
@@ -73,6 +73,7 @@ class Study:
     memory: pd.DataFrame = field(default_factory=pd.DataFrame)
     reuse: pd.DataFrame = field(default_factory=pd.DataFrame)
     merge: pd.DataFrame = field(default_factory=pd.DataFrame)
+    attention: pd.DataFrame = field(default_factory=pd.DataFrame)
     tokens: Reader = _nothing
     answers: Reader = _nothing
     merged: Reader = _nothing

@@ -144,6 +144,9 @@ COLUMNS: dict[str, Column] = {
     "period_tokens": Column("count", "median tokens between two prunes", "tokens"),
     "window_tokens": Column("count", "tokens after a prune that are looked at", "tokens"),
     "excess": Column("flag", "whether the peak lies above its null interval"),
+    # attention
+    "length": Column("count", "tokens of the sequence", "tokens"),
+    "dtype": Column("text", "number format of weights and inputs"),
     # probes
     "probe": Column("text", "question that is asked"),
     "measure": Column("text", "what is measured"),

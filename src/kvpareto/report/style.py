@@ -90,6 +90,12 @@ _STRATEGIES: dict[str, PolicyStyle] = {
     "random": PolicyStyle(GREY, "o", hollow=True),
     "oracle": PolicyStyle("#000000", "*", hollow=True),
 }
+_BACKENDS: dict[str, PolicyStyle] = {
+    "reference": PolicyStyle(_BLUE, "o"),
+    "sdpa": PolicyStyle(_ORANGE, "s"),
+    "flex": PolicyStyle(_GREEN, "D"),
+    "flex_eager": PolicyStyle(_GREEN, "D", hollow=True),
+}
 _SPARE = [
     PolicyStyle(color, marker)
     for marker in ("v", "D", "X", "p", "*", "o", "s")
@@ -108,6 +114,11 @@ def policy_styles(policies: Iterable[str]) -> dict[str, PolicyStyle]:
 def strategy_styles(strategies: Iterable[str]) -> dict[str, PolicyStyle]:
     """A style for each reuse strategy, as `policy_styles` has it for policies."""
     return _styles(strategies, _STRATEGIES)
+
+
+def backend_styles(backends: Iterable[str]) -> dict[str, PolicyStyle]:
+    """A style for each attention backend, as `policy_styles` has it for policies."""
+    return _styles(backends, _BACKENDS)
 
 
 def _styles(names: Iterable[str], table: Mapping[str, PolicyStyle]) -> dict[str, PolicyStyle]:
