@@ -47,7 +47,7 @@ def measure_memory(
         One row per method, way to run it and number of chunks: offset, top_k, run, chunks, tokens,
         peak_extra_bytes (beyond the chunks' own entries, for the question's pass), pass_ms and
         step_ms with their ratios to the control's (for which a step has the cache concatenated
-        already), machine, status, why.
+        or stacked already), machine, status, why.
     """
     rows: list[dict[str, Any]] = []
     for chunks in settings.chunks:
@@ -104,7 +104,10 @@ def _measure(
         "chunk by chunk": lambda cache, ids: forward(blocks, cache, ids, offset),
         "at once": lambda cache, ids: forward(blocks, cache, ids, offset, at_once=True),
     }
-    starts = {name: cache.concatenated() if name == CONCATENATED else cache for name in ways}
+    stacked = cache.fork()
+    for layer in stacked.layers:
+        layer.stack()
+    starts = {CONCATENATED: cache.concatenated(), "chunk by chunk": cache, "at once": stacked}
     passes: dict[str, list[float]] = {name: [] for name in ways}
     steps: dict[str, list[float]] = {name: [] for name in ways}
     report = progress(f"{len(cache.seeds)} chunks, pairs")
