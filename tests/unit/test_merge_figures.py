@@ -210,6 +210,17 @@ def test_concat_is_only_left_out_beside_zero_and_the_note_says_how_far_apart_the
     assert "concat" in set(alone["arm"])
 
 
+def test_of_groups_that_overlap_the_one_with_most_points_makes_the_line():
+    rows = merge_table()[lambda table: table["task"] == "keys"]
+    other = rows[(rows["arm"] == "zero") & (rows["chunks"] > 1)].assign(score=0.1)
+    other["setting"] = other["setting"].str.replace("1f3a9c2e", "0f3a9c2e")
+    shown, notes = offset_lines(pd.concat([other, rows], ignore_index=True))
+    zero = shown[(shown["arm"] == "zero") & (shown["positions"] == "shared")]
+    assert zero["chunks"].tolist() == list(CHUNKS)
+    assert (zero["score"] > 0.1).all()
+    assert "4 points of further groups of the study are left out." in notes
+
+
 # Noise
 
 

@@ -52,17 +52,10 @@ def offset_lines(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     Args:
         rows: with `setting`, an id such as `shared-K2-t0.5-head-1f3a9c2e`.
     """
-    notes: list[str] = []
-    found = ["task", "positions", "chunks"]
-    twins = rows[rows["arm"] == "zero"].merge(rows[rows["arm"] == "concat"], on=found)
-    apart = (twins["score_x"] - twins["score_y"]).abs().max()
-    if pd.notna(apart):
-        rows = rows[rows["arm"] != "concat"]
-        notes.append(f"concat, which differs from zero by at most {apart:.2g}, is not drawn.")
     # A setting begins with its positions, which are panels.
     parts = [parts_of(setting)[1:] for setting in rows["setting"]]
-    words = [tuple(part for part in own if not re.search(r"\d", part)) for own in parts]
-    numbers = [tuple(part for part in own if re.search(r"\d", part)) for own in parts]
+    words = [" ".join(part for part in own if not re.search(r"\d", part)) for own in parts]
+    numbers = [" ".join(part for part in own if re.search(r"\d", part)) for own in parts]
     rows = rows.assign(
         words=words,
         numbers=numbers,
@@ -70,6 +63,20 @@ def offset_lines(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             " ".join([plain_name(arm), *own]) for arm, own in zip(rows["arm"], parts, strict=True)
         ],
     )
+    # Groups of a study that overlap may have other windows: a line is of one group.
+    place = ["task", "positions", "line"]
+    counts = rows.groupby([*place, "setting"])["chunks"].transform("nunique")
+    longest = rows.assign(counts=-counts).sort_values(["counts", "setting"])
+    first = longest.drop_duplicates(place)[[*place, "setting"]]
+    one = rows.merge(first, on=[*place, "setting"])
+    notes = [f"{len(rows) - len(one)} points of further groups of the study are left out."]
+    rows, notes = one, notes if len(one) < len(rows) else []
+    found = ["task", "positions", "chunks"]
+    twins = rows[rows["arm"] == "zero"].merge(rows[rows["arm"] == "concat"], on=found)
+    apart = (twins["score_x"] - twins["score_y"]).abs().max()
+    if pd.notna(apart):
+        rows = rows[rows["arm"] != "concat"]
+        notes.append(f"concat, which differs from zero by at most {apart:.2g}, is not drawn.")
     kept = [rows.iloc[:0]]
     left_out: Counter[str] = Counter()
     for (arm, _), group in rows.groupby(["arm", "words"]):
@@ -83,16 +90,17 @@ def offset_lines(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat(kept), notes
 
 
-def _middle(settings: list[tuple[str, ...]]) -> tuple[str, ...]:
+def _middle(numbers: list[str]) -> str:
+    settings = [own.split() for own in numbers]
     for place in range(len(settings[0])):
-        values = sorted({own[place] for own in settings}, key=lambda part: float(_number(part)))
+        values = sorted({own[place] for own in settings}, key=_number)
         middle = values[(len(values) - 1) // 2]
         settings = [own for own in settings if own[place] == middle]
-    return settings[0]
+    return " ".join(settings[0])
 
 
-def _number(part: str) -> str:
-    return re.sub(r"^[^\d-]+", "", part)
+def _number(part: str) -> float:
+    return float(re.sub(r"^[^\d-]+", "", part))
 
 
 def missing_lines(missing: pd.DataFrame) -> list[str]:

@@ -21,7 +21,7 @@ from kvpareto.report.offset_lines import (
 )
 from kvpareto.report.panels import bottom_legend
 from kvpareto.report.rows import check_rows, drawable
-from kvpareto.report.scale import log_axis, ppl_scale, signed
+from kvpareto.report.scale import Scale, plain, ppl_scale, signed
 from kvpareto.report.strategies import panel_blocks
 from kvpareto.report.style import theme
 
@@ -68,13 +68,14 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
             for axes in panels[0][1:]:
                 axes.remove()
             return empty_figure(figure, panels[0][0], notes)
-        span = 0.97 * shown["ppl_lo"].min(), 1.03 * shown["ppl_hi"].max()
+        high = 1.03 * shown["ppl_hi"].max()
+        span = Scale(0.97 * shown["ppl_lo"].min(), high, high, logarithmic=True)
         for key, column in zip(keys, panels, strict=True):
             for axes, ((value, name), own) in zip(column, parts.items(), strict=True):
                 draw_lines(axes, of_panel(own, key), "chunks", value, looks)
                 count_axis(axes, of_panel(shown, key)["chunks"], "")
                 if value == "ppl":
-                    log_axis(axes, span)
+                    span.apply(axes, "y", plain)
                 else:
                     ppl_scale(shown, "change").apply(axes, "y", signed)
                 if axes.yaxis.get_tick_params()["labelleft"]:
