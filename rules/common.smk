@@ -493,6 +493,17 @@ def gate_curve_arms():
     ]
 
 
+def gate_curve_modules():
+    return offset_modules(*(batch.offset for batch in MERGE_BATCHES))
+
+
+def merge_figure_models(texts):
+    """Models with arms on texts, or on tasks, that are not the weights of another one."""
+    return sorted(
+        {arm.model for arm in MERGE_ARMS if arm.is_text == texts and not source_model(arm.model)}
+    )
+
+
 def gate_params(wildcards):
     return store_params(wildcards) | {
         "tasks": tasks_of(wildcards.model),

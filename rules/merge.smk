@@ -1,4 +1,5 @@
-# Merge of chunks that were attended to one by one: quality, memory, probes of deletion, table.
+# Merge of chunks that were attended to one by one: quality, memory, probes of deletion, table,
+# figures.
 
 
 # A rule for each offset method: editing one re-runs only its arms.
@@ -109,6 +110,122 @@ rule merge_table:
         "../workflow/scripts/merge_table.py"
 
 
+rule merge_noise:
+    input:
+        merge=rules.merge_table.output.parquet,
+    output:
+        report(
+            "results/figures/merge_noise/{model}.svg",
+            caption="../workflow/report/merge_noise.rst",
+            category="Merge",
+            labels={"figure": "score and fidelity against noise", "model": "{model}"},
+        ),
+    log:
+        "results/logs/merge_noise/{model}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("merge_noise.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/merge_noise.py"
+
+
+rule merge_mass:
+    input:
+        merge=rules.merge_table.output.parquet,
+    output:
+        report(
+            "results/figures/merge_mass/{model}.svg",
+            caption="../workflow/report/merge_mass.rst",
+            category="Merge",
+            labels={"figure": "attention to the answer against noise", "model": "{model}"},
+        ),
+    log:
+        "results/logs/merge_mass/{model}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("merge_mass.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/merge_mass.py"
+
+
+rule merge_text:
+    input:
+        merge=rules.merge_table.output.parquet,
+    output:
+        report(
+            "results/figures/merge_text/{model}.svg",
+            caption="../workflow/report/merge_text.rst",
+            category="Merge",
+            labels={"figure": "perplexity against chunks", "model": "{model}"},
+        ),
+    log:
+        "results/logs/merge_text/{model}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("merge_text.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/merge_text.py"
+
+
+rule merge_memory_figure:
+    input:
+        merge=rules.merge_table.output.parquet,
+    output:
+        report(
+            "results/figures/merge_memory/{model}.svg",
+            caption="../workflow/report/merge_memory.rst",
+            category="Merge",
+            labels={"figure": "memory and time against chunks", "model": "{model}"},
+        ),
+    log:
+        "results/logs/merge_memory_figure/{model}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("merge_memory_figure.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/merge_memory_figure.py"
+
+
+rule merge_gate:
+    output:
+        report(
+            "results/figures/merge_gate.svg",
+            caption="../workflow/report/merge_gate.rst",
+            category="Merge",
+            labels={"figure": "every gate"},
+        ),
+    log:
+        "results/logs/merge_gate.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={"arms": gate_curve_arms(), "modules": gate_curve_modules()},
+        code=code("merge_gate.py", *gate_curve_modules()),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/merge_gate.py"
+
+
 rule merge_leaves:
     input:
         "results/tables/merge.csv",
+        "results/figures/merge_gate.svg",
+        expand(
+            "results/figures/{figure}/{model}.svg",
+            figure=["merge_noise", "merge_mass"],
+            model=merge_figure_models(texts=False),
+        ),
+        expand("results/figures/merge_text/{model}.svg", model=merge_figure_models(texts=True)),
+        expand("results/figures/merge_memory/{model}.svg", model=SETTINGS.merge_memory.models),

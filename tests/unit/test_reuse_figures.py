@@ -16,10 +16,11 @@ from kvpareto.report.figures.overlap import (
 )
 from kvpareto.report.figures.recomputed_tokens import tokens_of_item
 from kvpareto.report.figures.reuse_pareto import score_against_ttft
-from kvpareto.report.figures.reuse_ratio import KL_FLOOR, score_and_fidelity
+from kvpareto.report.figures.reuse_ratio import score_and_fidelity
 from kvpareto.report.figures.robustness import order_and_position
 from kvpareto.report.figures.ttft_breakdown import PARTS, ttft_parts
 from kvpareto.report.merged import computed_of_item, items_of_arms
+from kvpareto.report.rows import KL_FLOOR
 from kvpareto.report.strategies import with_lines
 from kvpareto.report.style import save_svg, strategy_styles
 from kvpareto.text.tasks.item import Item

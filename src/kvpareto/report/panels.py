@@ -81,13 +81,14 @@ def bottom_legend(
     columns: int,
     handlelength: float,
     x: float = 0.078,
+    y: float = 0.3,
 ) -> None:
-    """A legend below the panels, beginning at the share `x` of the width."""
+    """A legend below the panels: at the share `x` of the width, `y` inches above the edge."""
     figure.legend(
         handles=list(handles),
         title=title or None,
         loc="lower left",
-        bbox_to_anchor=(x, 0.3 / figure.get_figheight()),
+        bbox_to_anchor=(x, y / figure.get_figheight()),
         ncols=columns,
         frameon=False,
         alignment="left",

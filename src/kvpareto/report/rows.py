@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+KL_FLOOR = 1e-5
+"""Nats: less is rounding, and is drawn here, because a logarithmic axis has no zero."""
+
 
 def check_rows(frame: pd.DataFrame, columns: str, intervals: str = "") -> None:
     """Refuse rows that lack a column, or that are of more than one model and text.
@@ -35,6 +38,14 @@ def drawable(frame: pd.DataFrame, needed: list[str]) -> tuple[pd.DataFrame, pd.D
     known = np.isfinite(frame[needed].to_numpy(np.float64, na_value=np.nan)).all(axis=1)
     drawn = (frame["status"] == "ok") & known
     return frame[drawn], frame[~drawn]
+
+
+def with_kl_floor(shown: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with `kl` and its bounds at `KL_FLOOR` or above, and a sentence if some were not."""
+    rounding = int((shown["kl"] < KL_FLOOR).sum())
+    said = f"{rounding} KL below {KL_FLOOR:g} nats stand at {KL_FLOOR:g}."
+    floored = shown[["kl", "kl_lo", "kl_hi"]].clip(lower=KL_FLOOR)
+    return shown.assign(**floored), [said] if rounding else []
 
 
 def missing_note(names: Iterable[str], missing: pd.DataFrame) -> list[str]:

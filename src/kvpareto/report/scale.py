@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -135,6 +135,16 @@ def _ladder(low: float, high: float, steps: tuple[int, ...]) -> list[float]:
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     rungs = [step * 10.0**decade for decade in decades for step in steps]
     return [rung for rung in rungs if low <= rung <= high]
+
+
+def log_axis(axes: Axes, limits: tuple[float, float]) -> None:
+    """A logarithmic vertical axis with plain numbers; few ticks over a wide range."""
+    low, high = limits
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def plain(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -122,10 +122,21 @@ def line_looks(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
     Args:
         rows: of `with_lines`.
     """
+    return looks_of(strategy_styles(rows["strategy"]), rows["strategy"], rows["line"])
+
+
+def looks_of(
+    styles: Mapping[str, PolicyStyle], methods: pd.Series, lines: pd.Series
+) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each line by its method; the lines of one method differ in dashes.
+
+    Args:
+        styles: of the methods, in the order that the lines are to have.
+        methods, lines: of each row.
+    """
     looks = {}
-    for strategy, style in strategy_styles(rows["strategy"]).items():
-        lines = sorted(rows.loc[rows["strategy"] == strategy, "line"].unique())
-        for place, line in enumerate(lines):
+    for method, style in styles.items():
+        for place, line in enumerate(sorted(lines[methods == method].unique())):
             looks[line] = marker_look(style) | {"ls": _DASHES[place % len(_DASHES)], "lw": 1.5}
     return looks
 

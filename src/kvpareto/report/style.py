@@ -96,6 +96,18 @@ _BACKENDS: dict[str, PolicyStyle] = {
     "flex": PolicyStyle(_GREEN, "D"),
     "flex_eager": PolicyStyle(_GREEN, "D", hollow=True),
 }
+_OFFSETS: dict[str, PolicyStyle] = {
+    "full": PolicyStyle("#000000", "P", hollow=True),
+    "concat": PolicyStyle(GREY, "v", hollow=True),
+    "zero": PolicyStyle(GREY, "^", hollow=True),
+    "energy_deficit": PolicyStyle(_BLUE, "o"),
+    "mean_field": PolicyStyle(_ORANGE, "s"),
+    "ape": PolicyStyle(_PINK, "X"),
+    "decrowd": PolicyStyle(_GREEN, "D"),
+    "hard_drop": PolicyStyle(_RED, "v"),
+    "tiered": PolicyStyle(_BROWN, "<"),
+    "drop_sink": PolicyStyle(_SKY, "h"),
+}
 _SPARE = [
     PolicyStyle(color, marker)
     for marker in ("v", "D", "X", "p", "*", "o", "s")
@@ -119,6 +131,11 @@ def strategy_styles(strategies: Iterable[str]) -> dict[str, PolicyStyle]:
 def backend_styles(backends: Iterable[str]) -> dict[str, PolicyStyle]:
     """A style for each attention backend, as `policy_styles` has it for policies."""
     return _styles(backends, _BACKENDS)
+
+
+def offset_styles(offsets: Iterable[str]) -> dict[str, PolicyStyle]:
+    """A style for each offset of the merge part, as `policy_styles` has it for policies."""
+    return _styles(offsets, _OFFSETS)
 
 
 def _styles(names: Iterable[str], table: Mapping[str, PolicyStyle]) -> dict[str, PolicyStyle]:

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kvpareto.report.notes import empty_figure, write_notes
 from kvpareto.report.panels import bottom_legend
-from kvpareto.report.rows import check_rows, drawable
-from kvpareto.report.scale import plain
+from kvpareto.report.rows import check_rows, drawable, with_kl_floor
+from kvpareto.report.scale import log_axis
 from kvpareto.report.strategies import (
     in_percent,
     line_handles,
@@ -27,9 +26,6 @@ from kvpareto.report.style import reach, theme
 
 BORDERS = {"none": "-", "full": (0, (4, 1.5)), "cat": (0, (1, 1.5))}
 """Strategies without a ratio, drawn across, with their dashes."""
-
-KL_FLOOR = 1e-5
-"""Nats: less is rounding, and is drawn here, because a logarithmic axis has no zero."""
 
 _NAMES = {"score": "score (%)", "kl": "KL, first token\n(nats, log.)"}
 
@@ -62,12 +58,9 @@ def score_and_fidelity(reuse: pd.DataFrame, *, title: str) -> Figure:
     parts = {"score": rows, "kl": rows[rows["strategy"] != "none"]}
     drawn = {value: drawable(part, [value, "share"]) for value, part in parts.items()}
     notes = missing_arms(pd.concat([missing for _, missing in drawn.values()]))
-    rounding = int((drawn["kl"][0]["kl"] < KL_FLOOR).sum())
-    if rounding:
-        notes.append(f"{rounding} KL below {KL_FLOOR:g} nats stand at {KL_FLOOR:g}.")
     shown = {value: own.sort_values("step") for value, (own, _) in drawn.items()}
-    floor = ["kl", "kl_lo", "kl_hi"]
-    shown["kl"] = shown["kl"].assign(**shown["kl"][floor].clip(lower=KL_FLOOR))
+    shown["kl"], rounding = with_kl_floor(shown["kl"])
+    notes += rounding
     both = pd.concat(shown.values())
     tasks = task_names(both)
     looks = _looks(both)
@@ -87,7 +80,7 @@ def score_and_fidelity(reuse: pd.DataFrame, *, title: str) -> Figure:
                 if axes.yaxis.get_tick_params()["labelleft"]:
                     axes.set_ylabel(_NAMES[value])
             column[0].set_ylim(_limits(shown["score"], "score"))
-            _log_axis(column[1], _limits(shown["kl"], "kl"))
+            log_axis(column[1], _limits(shown["kl"], "kl"))
             column[1].set_xlabel("recomputed tokens (%)")
         key = "strategy · lines across: without a ratio · attnlink, hollow: at its true share"
         bottom_legend(figure, line_handles(looks, []), key, 5, handlelength=2.8, x=0.086)
@@ -128,12 +121,3 @@ def _limits(shown: pd.DataFrame, value: str) -> tuple[float, float]:
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
     room = 0.06 * max(high - low, 1)
     return low - room, high + room
-
-
-def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
-    low, high = limits
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    axes.yaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,20 @@
+"""Attention to the chunk with the answer against noise, of one model."""
+
+from pathlib import Path
+
+from kvpareto.jobs import job
+from kvpareto.records import read_parquet
+from kvpareto.report.figures.merge_mass import mass_against_noise
+from kvpareto.report.style import save_svg
+
+with job(
+    log_file=snakemake.log[0],
+    script=Path(snakemake.scriptdir) / "merge_mass.py",
+    modules=[],
+    code_hash=snakemake.params.code,
+    inputs=[],
+    threads=1,
+):
+    model = snakemake.wildcards["model"]
+    table = read_parquet(snakemake.input.merge)
+    save_svg(mass_against_noise(table[table["model"] == model], title=model), snakemake.output[0])
