@@ -32,7 +32,7 @@ METHODS = {
     "energy_deficit": {"top_k": 2},
     "mean_field": {},
     "hard_drop": {"threshold": 0.2},
-    "drop_sink": {"tokens": 3},
+    "drop_sink": {"sink_tokens": 3},
     "tiered": {"threshold": 0.2, "misjudged": 0.5},
     "ape": {},
     "decrowd": {},

@@ -20,7 +20,7 @@ METHODS = {
     "mean_field": {},
     "hard_drop-head": {"top_k": 1, "threshold": 1.0, "decided_by": "head"},
     "hard_drop-average": {"top_k": 2, "threshold": 1.0, "decided_by": "average"},
-    "drop_sink": {"tokens": 2},
+    "drop_sink": {"sink_tokens": 2},
     "tiered": {"top_k": 2, "threshold": 1.0, "misjudged": 0.3},
     "ape": {"temperature": 0.9, "scale": 0.8},
     "decrowd": {},
@@ -193,7 +193,7 @@ def test_decrowded_chunks_weigh_as_much_as_the_best_and_one_alone_is_left_alone(
         ("energy_deficit", {"top_k": 0}),
         ("hard_drop", {"decided_by": "vote"}),
         ("tiered", {"misjudged": 1.5}),
-        ("drop_sink", {"tokens": 0}),
+        ("drop_sink", {"sink_tokens": 0}),
         ("ape", {"temperature": 0.0}),
     ],
 )

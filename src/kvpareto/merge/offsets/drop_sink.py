@@ -13,16 +13,16 @@ class DropSink(Offset):
     """Without the first tokens of the first chunk; nothing else is changed.
 
     Attributes:
-        tokens: how many are deleted.
+        sink_tokens: how many are deleted.
     """
 
-    tokens: int = 4
+    sink_tokens: int = 4
 
-    symbols: ClassVar[dict[str, str]] = {"tokens": "n"}
+    symbols: ClassVar[dict[str, str]] = {"sink_tokens": "n"}
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens {self.tokens} must be at least 1")
+        if self.sink_tokens < 1:
+            raise ValueError(f"sink_tokens {self.sink_tokens} must be at least 1")
 
     def skipped(self, chunk: int) -> int:
-        return self.tokens if chunk == 0 else 0
+        return self.sink_tokens if chunk == 0 else 0
