@@ -159,15 +159,19 @@ def test_the_table_has_a_row_for_each_number_of_chunks(tmp_path):
         pd.DataFrame([{"offset": "concat", "run": "concatenated", "chunks": 8, "status": "ok",
                        "peak_extra_bytes": 9}]),
     )  # fmt: skip
-    table = built(tmp_path, one, text, memory={"m": memory})
+    table = built(tmp_path, one, text, arm("zero"), memory={"m": memory})
     assert tuple(table.columns[: len(MERGE_COLUMNS)]) == MERGE_COLUMNS
-    assert table["chunks"].tolist() == [1, 3, 1, 3, 8]
+    assert table["chunks"].tolist() == [1, 3, 1, 3, 1, 3, 8]
     assert table["threshold"].tolist()[:2] == [0.5, 0.5]
     losses = read_parquet(tmp_path / "merge" / text.path / "items.parquet")
     alone = losses.loc[losses["chunks"] == 1, "score"].mean()
     assert table["score"][2] == pytest.approx(math.exp(alone))
     assert table["score_lo"][2] <= table["score"][2] <= table["score_hi"][2]
     assert table["task"].tolist()[-1] == MEMORY
+    zero = table[table["arm"] == "zero"]
+    assert (zero[["score_delta", "score_delta_lo", "score_delta_hi"]] == 0).all(axis=None)
+    points = table["score"][1] - table["score"][5]
+    assert table["score_delta"][1] == pytest.approx(points)
 
 
 def test_the_ledger_compares_arms_at_equal_chunks_and_positions(tmp_path):

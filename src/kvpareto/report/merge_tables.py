@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kvpareto.claims.bootstrap import item_mean
+from kvpareto.claims.bootstrap import Interval, item_mean
 from kvpareto.eviction_settings import StatisticsSettings
 from kvpareto.records import read_json, read_parquet
 
@@ -17,7 +17,9 @@ MERGE_COLUMNS = (
     "score_lo", "score_hi", "kl_to_full", "peak_extra_bytes", "status", "setting", "alias_of",
     "score_name", "items", "gold_chunks", "tokens", "gold_mass_before", "kl_lo", "kl_hi", "run",
     "pass_ms", "pass_ratio", "pass_ratio_lo", "pass_ratio_hi", "step_ms", "step_ratio",
-    "step_ratio_lo", "step_ratio_hi", "machine", "why",
+    "step_ratio_lo", "step_ratio_hi", "machine", "why", "gold_mass_lo", "gold_mass_hi",
+    "gold_mass_before_lo", "gold_mass_before_hi", "score_delta", "score_delta_lo",
+    "score_delta_hi",
 )  # fmt: skip
 
 MEMORY = "memory and time"
@@ -34,15 +36,26 @@ def merge_table(
 ) -> pd.DataFrame:
     """The `merge` table: one row per arm and number of chunks, then those of memory and time.
 
-    A text's score is its perplexity, a task's a share. Parameters of the methods are the last
-    columns, by name.
+    A text's score is its perplexity, a task's a share. `score_delta` is against the arm without an
+    offset on the same items: a share, or percent of the perplexity. Parameters of the methods are
+    the last columns, by name.
 
     Args:
         root: results.
         arms: for each arm path, model, task, offset, setting and alias_of.
         memory: the memory run of each model.
     """
-    rows = [row for arm in arms for row in _rows(root / "merge" / arm["path"], arm, statistics)]
+    folder = root / "merge"
+    zeros = {
+        _subject(arm): read_parquet(folder / arm["path"] / "items.parquet")
+        for arm in arms
+        if arm["offset"] == "zero"
+    }
+    rows = [
+        row
+        for arm in arms
+        for row in _rows(folder / arm["path"], arm, zeros[_subject(arm)], statistics)
+    ]
     parts = [pd.DataFrame(rows)]
     for model, file in memory.items():
         own = read_parquet(file).rename(columns={"offset": "arm"})
@@ -52,8 +65,14 @@ def merge_table(
     return frame.reindex(columns=[*MERGE_COLUMNS, *others])
 
 
+def _subject(arm: dict[str, Any]) -> str:
+    """What arms have in common that were asked the same."""
+    setting = arm["setting"]
+    return repr([arm["model"], arm["task"], *(setting.get(name) for name in _CONTEXT[:3])])
+
+
 def _rows(
-    folder: Path, arm: dict[str, Any], statistics: StatisticsSettings
+    folder: Path, arm: dict[str, Any], zero: pd.DataFrame, statistics: StatisticsSettings
 ) -> list[dict[str, Any]]:
     summary = read_json(folder / "summary.json")
     items = read_parquet(folder / "items.parquet")
@@ -68,23 +87,45 @@ def _rows(
     if items.empty:
         return [about | {"chunks": chunks} for chunks in setting["chunks"]]
     return [
-        about | {"chunks": chunks} | _figures(own, "windows" in setting, statistics)
+        about
+        | {"chunks": chunks}
+        | _figures(own, zero[zero["chunks"] == chunks], "windows" in setting, statistics)
         for chunks, own in items.groupby("chunks")
     ]
 
 
-def _figures(items: pd.DataFrame, is_text: bool, statistics: StatisticsSettings) -> dict[str, Any]:
-    options = {"resamples": statistics.resamples, "confidence": statistics.confidence}
-    score = item_mean(items["score"], **options)  # type: ignore[arg-type]
+def _figures(
+    items: pd.DataFrame, zero: pd.DataFrame, is_text: bool, statistics: StatisticsSettings
+) -> dict[str, Any]:
+    both = items.merge(zero[["item", "score"]], on="item", suffixes=("", "_zero"))
+    score = _mean(items["score"], statistics)
+    delta = _mean(both["score"] - both["score_zero"], statistics)
     if is_text:
         # Losses become a perplexity; the bounds go the same way, which only ever rises.
-        score = type(score)(*np.exp(score))
-    kl = item_mean(items["kl_to_full"], **options)  # type: ignore[arg-type]
+        score = Interval(*np.exp(score))
+        delta = Interval(*(100 * np.expm1(delta)))
+    found = {
+        "score": score,
+        "score_delta": delta,
+        **{name: _mean(items[name], statistics) for name in ("gold_mass", "gold_mass_before")},
+    }
+    kl = _mean(items["kl_to_full"], statistics)
     return {
         "extrapolating": bool(items["extrapolating"].any()),
         "tokens": items["tokens"].median(),
         "gold_chunks": items["gold_chunks"].median(),
-        **{name: items[name].astype(float).mean() for name in ("gold_mass", "gold_mass_before")},
-        "score": score.estimate, "score_lo": score.lo, "score_hi": score.hi,
-        "kl_to_full": kl.estimate, "kl_lo": kl.lo, "kl_hi": kl.hi,
-    }  # fmt: skip
+        **{name: interval.estimate for name, interval in found.items()},
+        **{f"{name}_lo": interval.lo for name, interval in found.items()},
+        **{f"{name}_hi": interval.hi for name, interval in found.items()},
+        "kl_to_full": kl.estimate,
+        "kl_lo": kl.lo,
+        "kl_hi": kl.hi,
+    }
+
+
+def _mean(values: pd.Series[Any], statistics: StatisticsSettings) -> Interval:
+    """Over items; NaN where some have no value."""
+    numbers = values.astype(float)
+    if numbers.empty or numbers.isna().any():
+        return Interval(np.nan, np.nan, np.nan)
+    return item_mean(numbers, resamples=statistics.resamples, confidence=statistics.confidence)

@@ -35,7 +35,7 @@ def mass_against_noise(merge: pd.DataFrame, *, title: str) -> Figure:
     Args:
         merge: rows of the `merge` table of one model. Columns used: `task`, `positions`, `arm`,
             `setting`, `chunks`, `gold_chunks`, `extrapolating`, `score_name`, `score`,
-            `gold_mass_before`, `gold_mass`, `status`.
+            `gold_mass_before`, `gold_mass` and their bounds, `status`.
         title: written above the plot.
 
     Raises:
@@ -45,13 +45,11 @@ def mass_against_noise(merge: pd.DataFrame, *, title: str) -> Figure:
         merge,
         "task positions arm setting chunks gold_chunks extrapolating score_name score "
         "gold_mass_before gold_mass status",
+        "gold_mass_before gold_mass",
     )
     rows, notes = offset_lines(in_percent(task_rows(merge), *_NAMES))
     shown, missing = drawable(rows, [*_NAMES, "noise"])
     notes += missing_lines(missing[missing["status"] != "ok"])
-    # The table has no intervals of these means.
-    bounds = [f"{name}_{end}" for name in _NAMES for end in ("lo", "hi")]
-    shown = shown.assign(**dict.fromkeys(bounds, np.nan))
     keys, looks = panel_keys(shown), offset_looks(shown)
     with theme():
         handles = legend_of(shown, looks)

@@ -21,11 +21,11 @@ from kvpareto.report.offset_lines import (
 )
 from kvpareto.report.panels import bottom_legend
 from kvpareto.report.rows import check_rows, drawable
-from kvpareto.report.scale import Scale, plain, ppl_scale, signed
+from kvpareto.report.scale import Scale, plain, signed
 from kvpareto.report.strategies import panel_blocks
 from kvpareto.report.style import theme
 
-_NAMES = {"ppl": "perplexity (log.)", "change_pct": "against zero (%)"}
+_NAMES = {"ppl": "perplexity (log.)", "change": "against zero (%)"}
 
 
 def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
@@ -33,24 +33,26 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
 
     A column for each text and way to give positions. Offsets and deletion have rows of their own,
     with the controls in both. A ring is a point whose positions pass the trained length. Changes
-    are on the same windows; the table has no intervals of them.
+    are on the same windows, so their intervals are much narrower.
 
     Args:
         merge: rows of the `merge` table of one model. Columns used: `task`, `positions`, `arm`,
             `setting`, `chunks`, `extrapolating`, `score_name`, `score` (a text's perplexity),
-            `score_lo`, `score_hi`, `status`.
+            `score_lo`, `score_hi`, `score_delta` (%) and its bounds, `status`.
         title: written above the plot.
 
     Raises:
         ValueError: a column is missing, or the rows are of several models.
     """
     check_rows(
-        merge, "task positions arm setting chunks extrapolating score_name score status", "score"
+        merge,
+        "task positions arm setting chunks extrapolating score_name score score_delta status",
+        "score score_delta",
     )
     rows, notes = offset_lines(text_rows(merge))
     shown, missing = drawable(rows, ["score"])
     notes += missing_lines(missing)
-    shown = _with_change(shown.rename(columns=lambda name: name.replace("score", "ppl")))
+    shown = shown.rename(columns=_renamed).astype({"chunks": np.float64})
     keys, looks = panel_keys(shown), offset_looks(shown)
     parts = {(value, name): own for value in _NAMES for name, own in families(shown).items()}
     with theme():
@@ -69,6 +71,8 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
                 axes.remove()
             return empty_figure(figure, panels[0][0], notes)
         high = 1.03 * shown["ppl_hi"].max()
+        bounds = (shown[name] for name in ("change", "change_lo", "change_hi"))
+        changes = Scale.around(*bounds, logarithmic=False)
         span = Scale(0.97 * shown["ppl_lo"].min(), high, high, logarithmic=True)
         for key, column in zip(keys, panels, strict=True):
             for axes, ((value, name), own) in zip(column, parts.items(), strict=True):
@@ -77,7 +81,7 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
                 if value == "ppl":
                     span.apply(axes, "y", plain)
                 else:
-                    ppl_scale(shown, "change").apply(axes, "y", signed)
+                    changes.apply(axes, "y", signed)
                 if axes.yaxis.get_tick_params()["labelleft"]:
                     axes.set_ylabel(f"{name}\n{_NAMES[value]}")
             column[-1].set_xlabel("chunks before the scored tokens")
@@ -86,14 +90,5 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
     return figure
 
 
-def _with_change(shown: pd.DataFrame) -> pd.DataFrame:
-    """Add `change_pct`, the perplexity against that of `zero`; NaN where that has no result."""
-    place = ["task", "positions", "chunks"]
-    zero = shown.loc[shown["arm"] == "zero", [*place, "ppl"]].rename(columns={"ppl": "zero"})
-    shown = shown.merge(zero, on=place, how="left")
-    return shown.assign(
-        chunks=shown["chunks"].astype(np.float64),
-        change_pct=100 * (shown["ppl"] / shown["zero"] - 1),
-        change_lo=np.nan,
-        change_hi=np.nan,
-    )
+def _renamed(column: str) -> str:
+    return column.replace("score_delta", "change").replace("score", "ppl")
