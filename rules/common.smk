@@ -423,6 +423,7 @@ def merge_memory_params(wildcards):
     }
 
 
+# The offsets that a probe loads by name.
 MERGE_PROBE_OFFSETS = {
     "forgetting": ["zero", "energy_deficit", "hard_drop"],
     "head_conflict": ["hard_drop"],
@@ -446,6 +447,10 @@ def merge_probe_params(probe):
 
 
 def merge_probe_modules(probe):
+    if probe not in MERGE_PROBE_OFFSETS:
+        raise WorkflowError(
+            f"rules/common.smk: MERGE_PROBE_OFFSETS does not say which offsets {probe} loads; add it"
+        )
     return [f"kvpareto.merge.probes.{probe}", *offset_modules(*MERGE_PROBE_OFFSETS[probe])]
 
 

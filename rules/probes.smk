@@ -99,8 +99,7 @@ rule probes_table:
         html=report(
             "results/tables/probes.html",
             caption="../workflow/report/probes_table.rst",
-            category="Eviction",
-            subcategory="Tables",
+            category="Probes",
             labels={"table": "probes"},
         ),
     log:

@@ -79,8 +79,15 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _groups_name_what_exists(self) -> Settings:
-        parts = (self.eviction, self.reuse, self.merge)
+        parts = (self.eviction, self.reuse, self.merge, self.attention)
         problems = [] if any(parts) else ["eviction, reuse, merge: no group in any of them"]
+        if self.merge_probes.models and not self.merge_probes.tasks:
+            problems.append("merge_probes.tasks: models are named and no tasks; name both or none")
+        if self.merge_memory.models and not self.merge:
+            problems.append(
+                "merge_memory.models: without a group under merge nothing reads them; add one, or "
+                "write []"
+            )
         problems += _unknown("timing.texts", self.timing.texts, "texts", self.texts)
         used = {text for matrix in self.eviction.values() for text in matrix.texts}
         problems += [

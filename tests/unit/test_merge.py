@@ -154,7 +154,7 @@ def test_a_sliding_window_is_refused(tmp_path):
 def test_memory_does_not_grow_with_the_chunks_and_the_controls_does():
     parts = blocks(tiny_variant("llama"))
     settings = MergeMemorySettings(
-        chunks=[8, 64], chunk_tokens=32, question_tokens=2, pairs=6, warm_up=1,
+        chunks=[8, 64], chunk_tokens=256, question_tokens=4, pairs=6, warm_up=1,
         arms=[MergeArms(offset="energy_deficit")],
     )  # fmt: skip
     rows = measure_memory(parts, settings, 0.9)

@@ -8,15 +8,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tests.frames import TITLE, words
 
-from kvpareto.merge import quality
 from kvpareto.merge.gate import curves
 from kvpareto.report.figures.merge_gate import gates
 from kvpareto.report.figures.merge_mass import mass_against_noise
 from kvpareto.report.figures.merge_memory import memory_against_chunks
 from kvpareto.report.figures.merge_noise import score_against_noise
 from kvpareto.report.figures.merge_text import ppl_against_chunks
-from kvpareto.report.merge_tables import MEMORY, MERGE_COLUMNS
-from kvpareto.report.offset_lines import LOSS, offset_lines
+from kvpareto.report.merge_tables import MEMORY, MERGE_COLUMNS, PPL
+from kvpareto.report.offset_lines import offset_lines
 from kvpareto.report.style import offset_styles, save_svg
 
 CHUNKS = (1, 3, 17)
@@ -50,14 +49,14 @@ def row(task, positions, arm, setting, chunks):
         "model": "ref-llama", "task": task, "positions": positions, "arm": arm,
         "setting": "-".join(parts), "chunks": chunks, "gold_chunks": 0.0 if text else 1.0,
         "extrapolating": positions == "sequential" and chunks > 3, "status": "ok",
-        "score_name": LOSS if text else "qa_f1", "score": score, "score_lo": 0.9 * score,
+        "score_name": PPL if text else "qa_f1", "score": score, "score_lo": 0.9 * score,
         "score_hi": 1.05 * score, "kl_to_full": kl, "kl_lo": 0.8 * kl, "kl_hi": 1.2 * kl,
         "gold_mass_before": np.nan if whole else 0.5 / chunks,
         "gold_mass": np.nan if whole else 0.4 / chunks,
         **dict.fromkeys(
             ["gold_mass_before_lo", "gold_mass_before_hi", "gold_mass_lo", "gold_mass_hi"], np.nan
         ),
-        "score_delta": 0.5 * place, "score_delta_lo": 0.4 * place, "score_delta_hi": 0.7 * place,
+        "ppl_delta_pct": 0.5 * place, "ppl_delta_lo": 0.4 * place, "ppl_delta_hi": 0.7 * place,
     }  # fmt: skip
 
 
@@ -175,10 +174,6 @@ def test_rows_of_two_models_are_refused(name):
 # Lines
 
 
-def test_the_score_of_a_text_is_known_by_its_name():
-    assert LOSS == quality.NLL
-
-
 def test_controls_are_hollow_and_no_two_offsets_look_alike():
     styles = offset_styles([*SETTINGS, "tiered", "drop_sink", "ape", "mean_field", "new"])
     assert [name for name, style in styles.items() if style.hollow] == ["full", "concat", "zero"]
@@ -278,7 +273,7 @@ def test_a_text_is_drawn_over_its_chunks_and_against_zero():
     figure = ppl_against_chunks(merge_table(), title=TITLE)
     upper, change = figure.axes[0], figure.axes[2]
     own = [row("prose", "shared", "energy_deficit", "K2", chunks) for chunks in CHUNKS]
-    for axes, column in ((upper, "score"), (change, "score_delta")):
+    for axes, column in ((upper, "score"), (change, "ppl_delta_pct")):
         assert [[one["chunks"], round(one[column], 3)] for one in own] in paths(axes)
 
 

@@ -152,7 +152,7 @@ def built(tmp_path, *arms, memory=None):
 
 
 def test_the_table_has_a_row_for_each_number_of_chunks(tmp_path):
-    one, text = arm("hard_drop", top_k=1, threshold=0.5, decided_by="head"), arm("zero", "text")
+    one, text = arm("hard_drop", top_k=1, threshold=0.5, judge="head"), arm("zero", "text")
     memory = tmp_path / "memory.parquet"
     write_parquet(
         memory,
@@ -169,7 +169,10 @@ def test_the_table_has_a_row_for_each_number_of_chunks(tmp_path):
     assert table["score_lo"][2] <= table["score"][2] <= table["score_hi"][2]
     assert table["task"].tolist()[-1] == MEMORY
     zero = table[table["arm"] == "zero"]
-    assert (zero[["score_delta", "score_delta_lo", "score_delta_hi"]] == 0).all(axis=None)
+    asked, scored = zero[zero["task"] == "t"], zero[zero["task"] == "text"]
+    assert (asked[["score_delta", "score_delta_lo", "score_delta_hi"]] == 0).all(axis=None)
+    assert (scored[["ppl_delta_pct", "ppl_delta_lo", "ppl_delta_hi"]] == 0).all(axis=None)
+    assert set(scored["score_name"]) == {"ppl"}
     points = table["score"][1] - table["score"][5]
     assert table["score_delta"][1] == pytest.approx(points)
 
@@ -215,8 +218,12 @@ def test_a_probe_returns_finite_rows(probe, tmp_path):
         assert values["K1", "lost_mass"] > 0
     if probe == "forgetting":
         assert values["zero", "gold_deleted"] == 0
-        lost = values["zero", "asked_first"] - values["zero", "asked_second"]
-        assert values["zero", "forgotten"] == pytest.approx(lost)
+        lost, known = (
+            values[name, "asked_first"] - values[name, "asked_second"]
+            for name in ("hard_drop-head", "zero")
+        )
+        assert values["zero", "forgotten"] == 0
+        assert values["hard_drop-head", "forgotten"] == pytest.approx(lost - known)
         assert values["hard_drop-head", "gold_deleted"] > 0
     if probe == "head_conflict":
         assert values["K2-t0.1", "kept_by_head"] < 100
@@ -278,3 +285,11 @@ def test_memory_arms_are_checked_too():
     settings.merge_memory = MergeMemorySettings(arms=[MergeArms(offset="none_such")])
     with pytest.raises(SettingsError, match=r"merge_memory\.arms\.0: no offset 'none_such'"):
         merge_arms(settings)
+
+
+def test_a_text_has_no_later_query_so_deletion_is_refused_on_it(tmp_path):
+    ((items, summary),) = run(
+        tmp_path, arm("hard_drop", "text", top_k=1, threshold=0.5, judge="head")
+    )
+    assert (summary["status"], items.empty) == ("refused", True)
+    assert "later query" in summary["why"]

@@ -18,8 +18,8 @@ METHODS = {
     "concat": {},
     "energy_deficit": {"top_k": 2},
     "mean_field": {},
-    "hard_drop-head": {"top_k": 1, "threshold": 1.0, "decided_by": "head"},
-    "hard_drop-average": {"top_k": 2, "threshold": 1.0, "decided_by": "average"},
+    "hard_drop-head": {"top_k": 1, "threshold": 1.0, "judge": "head"},
+    "hard_drop-average": {"top_k": 2, "threshold": 1.0, "judge": "average"},
     "drop_sink": {"sink_tokens": 2},
     "tiered": {"top_k": 2, "threshold": 1.0, "misjudged": 0.3},
     "ape": {"temperature": 0.9, "scale": 0.8},
@@ -155,7 +155,7 @@ def test_deletion_by_each_head_and_by_the_average_disagree_where_heads_do():
     lses = torch.tensor([[[5.0], [0.0]], [[0.0], [2.0]]])  # each head likes another chunk
     own = shifts("hard_drop-head", lses)
     assert own[:, :, 0].tolist() == [[0.0, -math.inf], [-math.inf, 0.0]]
-    together = offset_of("hard_drop", {"top_k": 1, "threshold": 1.2, "decided_by": "average"})
+    together = offset_of("hard_drop", {"top_k": 1, "threshold": 1.2, "judge": "average"})
     deleted = together.offset(lses, together.target([lses]), [0, 0])[:, :, 0].tolist()
     assert deleted == [[0.0, 0.0], [-math.inf, -math.inf]]
 
@@ -191,7 +191,7 @@ def test_decrowded_chunks_weigh_as_much_as_the_best_and_one_alone_is_left_alone(
     ("name", "wrong"),
     [
         ("energy_deficit", {"top_k": 0}),
-        ("hard_drop", {"decided_by": "vote"}),
+        ("hard_drop", {"judge": "vote"}),
         ("tiered", {"misjudged": 1.5}),
         ("drop_sink", {"sink_tokens": 0}),
         ("ape", {"temperature": 0.0}),

@@ -75,7 +75,8 @@ def flex(
 
     On a CPU it needs a C++ compiler, and has no gradients.
     """
-    return flex_eager(query, key, value, mask, kernel=_compiled_kernel(dynamic=mask is None))
+    shapes = None if mask is None else (query.shape, key.shape, query.dtype)
+    return flex_eager(query, key, value, mask, kernel=_compiled_kernel(shapes))
 
 
 def flex_eager(
@@ -102,11 +103,16 @@ def flex_eager(
 
 
 @cache
-def _compiled_kernel(dynamic: bool) -> Callable[..., Any]:
-    """For all lengths, or one by one: what torch 2.13 writes for a mask that lies in memory and
-    any length is not always C++.
+def _compiled_kernel(shapes: tuple[Any, ...] | None) -> Callable[..., Any]:
+    """One for all lengths, or one for each of the given shapes: what torch 2.13 writes for a mask
+    that lies in memory and any length is not always C++.
     """
-    return torch.compile(flex_attention, dynamic=dynamic)
+
+    def kernel(*inputs: Any, **options: Any) -> Any:
+        return flex_attention(*inputs, **options)
+
+    # A function of its own for each: recompiling one too often ends without the compiler.
+    return torch.compile(kernel, dynamic=shapes is None, fullgraph=True)
 
 
 @lru_cache(maxsize=16)
@@ -137,6 +143,6 @@ def refusal(backend: str, query: torch.Tensor, key: torch.Tensor, value: torch.T
             attended = BACKENDS[backend](query, key, value, None)
         if backward:
             attended.sum().backward()
-    except Exception as error:
+    except RuntimeError as error:  # what is not implemented, and what no compiler was found for
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return ""

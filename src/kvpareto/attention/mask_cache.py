@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -54,8 +55,9 @@ class CausalMaskCache:
         place = dtype, device
         held = self._held.get(place)
         if held is None or len(held) < keys:
-            length = 1 << (keys - 1).bit_length()
-            if length * length * dtype.itemsize > self.max_bytes:
+            most = math.isqrt(self.max_bytes // dtype.itemsize)
+            length = min(1 << (keys - 1).bit_length(), most)
+            if length < keys:
                 return causal_mask(queries, keys, dtype, device)
             with torch.inference_mode(False):  # for training, too, whoever comes first
                 held = self._held[place] = causal_mask(length, length, dtype, device)

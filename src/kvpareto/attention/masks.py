@@ -39,7 +39,8 @@ def attend(
     Args:
         query: [batch, heads, queries, head_dim], at any positions.
         key, value: [batch, kv_heads, length, head_dim].
-        mask: [queries, length], bool; None: causal, with a query for every key.
+        mask: broadcast to [batch, heads, queries, length]; bool, or to be added to the logits.
+            None: causal, with a query for every key.
 
     Returns:
         [batch, heads, queries, head_dim].

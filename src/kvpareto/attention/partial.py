@@ -70,7 +70,7 @@ def partial_attention(
 
 
 class OnlineMerge:
-    """The weighted mean of parts that come one by one: exp(L) o / exp(L), never above exp(0)."""
+    """Parts, one by one: sum of exp(L - top) o over sum of exp(L - top), top the largest L."""
 
     def __init__(self, query: torch.Tensor) -> None:
         """Start with nothing, for queries [heads, queries, head_dim]."""

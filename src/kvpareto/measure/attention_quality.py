@@ -94,8 +94,14 @@ def _finite(settings: AttentionSettings) -> Iterator[dict[str, Any]]:
                 if why:
                     yield missing(backend, length, dtype, measure, why)
                     continue
-                attended = BACKENDS_AND_CONTROL[backend](*module.project(x), None)
-                share = float(module.join(attended).isfinite().double().mean())
+                try:
+                    attended = BACKENDS_AND_CONTROL[backend](*module.project(x), None)
+                    share = float(module.join(attended).isfinite().double().mean())
+                except Exception as error:
+                    log.exception("%s failed at %d tokens", backend, length)
+                    status, why = failure(error)
+                    yield missing(backend, length, dtype, measure, why, status)
+                    continue
                 yield row(backend, length, dtype, measure, exact(share), "share")
 
 

@@ -6,6 +6,7 @@ that a ratio is of neighbours in time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from kvpareto.attention.mask_cache import CausalMaskCache, causal_mask
 from kvpareto.attention.module import SelfAttention
 from kvpareto.attention_settings import AttentionSettings
 from kvpareto.claims.bootstrap import Interval, median_ratio
-from kvpareto.jobs import progress
+from kvpareto.jobs import failure, progress
 from kvpareto.measure.attention_bench import (
     ATTENTION_COLUMNS,
     cells,
@@ -33,6 +34,8 @@ from kvpareto.measure.attention_bench import (
 from kvpareto.measure.latency import now
 from kvpareto.measure.probing import median
 from kvpareto.provenance import machine
+
+log = logging.getLogger(__name__)
 
 Way = Callable[[], tuple[float, ...]]
 """Does something once; the seconds that each part of it took."""
@@ -69,14 +72,18 @@ class _Timer:
         settings = self.settings
         places = list(cells(settings, settings.lengths))
         report = progress("forward, lengths")
+        refused = {str(one): refusals(settings, one, backward=False) for one in settings.backends}
         for done, (dtype, length) in enumerate(places, start=1):
             x = inputs(settings, length, dtype)
             ways: dict[str, Way] = {}
-            for backend, why in refusals(settings, dtype, backward=False).items():
+            for backend, why in refused[dtype].items():
                 if why:
                     yield missing(backend, length, dtype, "forward_ms", why)
                 else:
                     ways[backend] = self._forward(layer(settings, dtype, backend), x)
+            failed = self._tried(ways)
+            for backend, (status, why) in failed.items():
+                yield missing(backend, length, dtype, "forward_ms", why, status)
             times = self._take_turns(ways)
             for backend, (own,) in times.items():
                 yield row(backend, length, dtype, "forward_ms", self._median_ms(own), "ms")
@@ -86,14 +93,18 @@ class _Timer:
             report(done, len(places))
 
     def backward(self) -> Iterator[dict[str, Any]]:
-        for dtype, length in cells(self.settings, self.settings.backward_lengths):
+        settings = self.settings
+        refused = {str(one): refusals(settings, one, backward=True) for one in settings.backends}
+        for dtype, length in cells(settings, settings.backward_lengths):
             ways: dict[str, Way] = {}
-            for backend, why in refusals(self.settings, dtype, backward=True).items():
+            for backend, why in refused[dtype].items():
                 if why:
                     yield missing(backend, length, dtype, "backward_ms", why)
                 else:
-                    x = inputs(self.settings, length, dtype).requires_grad_()
-                    ways[backend] = self._training(layer(self.settings, dtype, backend), x)
+                    x = inputs(settings, length, dtype).requires_grad_()
+                    ways[backend] = self._training(layer(settings, dtype, backend), x)
+            for backend, (status, why) in self._tried(ways).items():
+                yield missing(backend, length, dtype, "backward_ms", why, status)
             for backend, (ahead, back) in self._take_turns(ways).items():
                 for measure, interval, unit in (
                     ("training_forward_ms", self._median_ms(ahead), "ms"),
@@ -108,6 +119,11 @@ class _Timer:
                 ("mask_cache_ratio", self._with_and_without_cache(length)),
                 ("mask_addition_ratio", self._added_and_filled(length)),
             ):
+                failed = self._tried(ways)
+                for status, why in failed.values():
+                    yield missing("reference", length, "float32", measure, why, status)
+                if failed:
+                    continue
                 (own,), (other,) = self._take_turns(ways).values()
                 ratio = self._ratio(own, other)
                 yield row("reference", length, "float32", measure, ratio, "ratio")
@@ -137,6 +153,8 @@ class _Timer:
             f"forward_ms_x{scale:g}": self._forward(module, scale * x)
             for scale in settings.input_scales
         }
+        for measure, (status, why) in self._tried(ways).items():
+            yield missing("reference", length, "float32", measure, why, status)
         for measure, (own,) in self._take_turns(ways).items():
             yield row("reference", length, "float32", measure, self._median_ms(own), "ms")
 
@@ -170,16 +188,27 @@ class _Timer:
         """Seconds a call of each way's parts, [parts, rounds]."""
         if not ways:
             return {}
-        for way in ways.values():  # what is done at the first call only
-            way()
-        times = {name: [np.array(way())] for name, way in ways.items()}
-        round_s = float(sum(own[0].sum() for own in times.values()))
+        # The first round says how many there can be, and how long they are.
+        round_s = float(sum(sum(way()) for way in ways.values()))
         rounds = max(_FEWEST, min(self.settings.rounds, int(self.settings.seconds / round_s)))
         calls = max(1, int(self.settings.seconds / (rounds * round_s)))
-        for number in range(1, rounds):
+        times: dict[str, list[Times]] = {name: [] for name in ways}
+        for number in range(rounds):
             for name in list(ways)[::-1] if number % 2 else ways:
                 times[name].append(np.median([ways[name]() for _ in range(calls)], axis=0))
         return {name: np.array(own).T for name, own in times.items()}
+
+    def _tried(self, ways: dict[str, Way]) -> dict[str, tuple[str, str]]:
+        """Call each once, which does what only a first call does; take out those that fail."""
+        failed = {}
+        for name, way in list(ways.items()):
+            try:
+                way()
+            except Exception as error:
+                log.exception("%s failed", name)
+                failed[name] = failure(error)
+                del ways[name]
+        return failed
 
     def _median_ms(self, seconds: Times) -> Interval:
         return median(1e3 * seconds, self.confidence)

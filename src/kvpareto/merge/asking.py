@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from kvpareto.cache.store import Segment
+from kvpareto.jobs import RefusedError
 from kvpareto.measure.fidelity import kl_nats
 from kvpareto.measure.scores import score
 from kvpareto.merge.chunked import ChunkedCache, Positions, Watch, chunked_cache, unwatched
@@ -55,7 +56,7 @@ class Encoded:
 
     bench: Bench
     stored: bool
-    known: dict[tuple[int, ...], Segment] = field(default_factory=dict)
+    known: dict[tuple[tuple[int, ...], ...], Segment] = field(default_factory=dict)
 
     def segments(self, item: Item) -> tuple[Segment | None, list[Segment]]:
         """The prefix, if there is one, and each chunk."""
@@ -64,14 +65,14 @@ class Encoded:
         return prefix, [self._segment(before, chunk) for chunk in item.chunks]
 
     def _segment(self, before: tuple[int, ...], tokens: tuple[int, ...]) -> Segment:
-        if tokens not in self.known:
+        if (before, tokens) not in self.known:
             source = self.bench.source
-            self.known[tokens] = (
+            self.known[before, tokens] = (
                 source.segment(before, tokens)
                 if self.stored
                 else encode(source.blocks, torch.tensor([*before, *tokens]), len(before), False)
             )
-        return self.known[tokens]
+        return self.known[before, tokens]
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,8 @@ class Asked:
     def _encoded(self) -> ChunkedCache:
         prefix, chunks = self.encoded.segments(self.context.item)
         blocks, seeds = self.bench.blocks, self.context.seeds
-        cache = chunked_cache(blocks, prefix, chunks, self.positions, seeds)
-        for layer in cache.layers:
-            layer.stack()  # once for all arms
-        return cache
+        # Stacked once for all arms.
+        return chunked_cache(blocks, prefix, chunks, self.positions, seeds).stacked()
 
     def ask(self, cache: ChunkedCache, offset: Offset, watch: Watch = unwatched) -> torch.Tensor:
         """Logits after each token of the question, [tokens, vocab]."""
@@ -117,6 +116,11 @@ class Asked:
 
     def row(self, offset: Offset) -> dict[str, Any]:
         """What an arm makes of the question: a row of its table."""
+        if self.task is None and offset.deletes:
+            raise RefusedError(
+                "a text is scored in one pass: there is no later query that a deleted chunk is "
+                "missing for"
+            )
         item = self.context.item
         weights = Weights()
         if offset.way == "prefill":
@@ -145,7 +149,9 @@ class Asked:
     def outcome(
         self, cache: ChunkedCache, offset: Offset, watch: Watch = unwatched
     ) -> dict[str, Any]:
-        """Score and KL of what a cache makes of the question; it has then seen it.
+        """Score and KL of what a cache makes of the question.
+
+        The cache has then seen the question, and the answer but for its last token.
 
         Args:
             watch: of the question's pass.
@@ -153,13 +159,25 @@ class Asked:
         logits = self.ask(cache, offset, watch)
         if self.task is None:
             return self._losses(logits)
-        ends = self.bench.ends(self.task.stop)
-        most = self.task.max_new_tokens
-        tokens = answer(self.bench.blocks, cache, logits[-1], offset, most, ends, at_once=True)
-        return self._answer(self.task, logits[-1], tokens)
+        tokens = self._reply(self.task, cache, logits[-1], offset)
+        return self._judged(self.task, logits[-1], tokens)
+
+    def score(self, cache: ChunkedCache, offset: Offset) -> float:
+        """Of the answer alone; for questions of a task. The cache as after `outcome`."""
+        assert self.task is not None
+        logits = self.ask(cache, offset)
+        tokens = self._reply(self.task, cache, logits[-1], offset)
+        return self._score(self.task, self.bench.text(tokens, self.task.stop))
+
+    def _reply(
+        self, task: TaskItems, cache: ChunkedCache, logits: torch.Tensor, offset: Offset
+    ) -> list[int]:
+        ends = self.bench.ends(task.stop)
+        blocks, most = self.bench.blocks, task.max_new_tokens
+        return answer(blocks, cache, logits, offset, most, ends, at_once=True)
 
     def _prefilled(self) -> dict[str, Any]:
-        """The same by the model's own prefill."""
+        """The outcome of the model's own prefill."""
         model, item = self.bench.model, self.context.item
         if self.task is None:
             with torch.inference_mode():
@@ -168,18 +186,21 @@ class Asked:
         last, layers = prefill(model, item)
         ends = self.bench.ends(self.task.stop)
         tokens = greedy(model, last, layers, len(item.ids), self.task.max_new_tokens, ends)
-        return self._answer(self.task, last, tokens)
+        return self._judged(self.task, last, tokens)
 
     def _losses(self, logits: torch.Tensor) -> dict[str, Any]:
         wanted = torch.tensor(self.context.item.question[1:], device=logits.device)
         loss = cross_entropy(logits[:-1].float(), wanted)
         return {"score": float(loss), "kl_to_full": kl_nats(self.reference[:-1], logits[:-1])}
 
-    def _answer(self, task: TaskItems, logits: torch.Tensor, tokens: list[int]) -> dict[str, Any]:
-        item = self.context.item
+    def _judged(self, task: TaskItems, logits: torch.Tensor, tokens: list[int]) -> dict[str, Any]:
         prediction = self.bench.text(tokens, task.stop)
         return {
-            "score": score(task.score, prediction, item.answers, item.classes),
+            "score": self._score(task, prediction),
             "kl_to_full": kl_nats(self.reference[-1], logits),
             "prediction": prediction,
         }
+
+    def _score(self, task: TaskItems, prediction: str) -> float:
+        item = self.context.item
+        return score(task.score, prediction, item.answers, item.classes)

@@ -173,6 +173,13 @@ class ChunkedCache:
         layers = [replace(layer, gone=layer.gone.clone()) for layer in self.layers]
         return ChunkedCache(layers, self.position, self.seeds)
 
+    def stacked(self) -> ChunkedCache:
+        """A fork with all chunks in one tensor, as `attend_at_once` needs them."""
+        fork = self.fork()
+        for layer in fork.layers:
+            layer.stack()
+        return fork
+
     def concatenated(self) -> ChunkedCache:
         """The same entries with the context as one chunk: what chunk by chunk does without."""
         layers = [

@@ -34,7 +34,7 @@ def curves(arms: list[dict[str, Any]]) -> pd.DataFrame:
         # All have one seed: a random misjudgement belongs to no place on the curve.
         points = excess[:, None, None]
         shift = method.offset(points, torch.zeros(1, 1), [0] * len(excess))[:, 0, 0]
-        if (shift == 0).all():
+        if (shift == shift[0]).all():
             continue
         words = [
             f"{kind.symbols.get(name, name)}={value}" for name, value in arm["parameters"].items()

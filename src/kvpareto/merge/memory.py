@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +34,6 @@ log = logging.getLogger(__name__)
 CONCATENATED = "concatenated"
 """How the control runs; it is also what every ratio is of."""
 
-Pass = Callable[[ChunkedCache, torch.Tensor], object]
-
 
 def measure_memory(
     blocks: Blocks, settings: MergeMemorySettings, confidence: float
@@ -55,14 +55,7 @@ def measure_memory(
         cache = random_cache(blocks, chunks, settings.chunk_tokens)
         for offset, about in _methods(settings):
             about |= {"chunks": chunks, "tokens": chunks * settings.chunk_tokens}
-            try:
-                rows += [
-                    about | row for row in _measure(blocks, cache, offset, settings, confidence)
-                ]
-            except Exception as error:
-                log.exception("%s failed", about["offset"])
-                status, why = failure(error)
-                rows.append(about | {"run": "chunk by chunk", "status": status, "why": why})
+            rows += [about | row for row in _measure(blocks, cache, offset, settings, confidence)]
     frame = pd.DataFrame(rows).assign(machine=machine())
     # The control is the same for every method: once is enough.
     return frame[~frame.duplicated(["offset", "top_k", "run", "chunks"])].reset_index(drop=True)
@@ -91,6 +84,19 @@ def _methods(settings: MergeMemorySettings) -> Iterator[tuple[Offset, dict[str, 
             )
 
 
+@dataclass(frozen=True)
+class _Way:
+    """A way to run a method.
+
+    Attributes:
+        prepare: what a cache in chunks becomes first.
+    """
+
+    offset: Offset
+    prepare: Callable[[ChunkedCache], ChunkedCache]
+    at_once: bool = False
+
+
 def _measure(
     blocks: Blocks,
     cache: ChunkedCache,
@@ -98,50 +104,58 @@ def _measure(
     settings: MergeMemorySettings,
     confidence: float,
 ) -> Iterator[dict[str, Any]]:
+    """A row for each way to run a method; for one that runs out of memory, its status."""
     question = torch.arange(settings.question_tokens) % int(blocks.model.config.vocab_size)
-    ways: dict[str, Pass] = {
-        CONCATENATED: lambda cache, ids: forward(blocks, cache, ids, Concat()),
-        "chunk by chunk": lambda cache, ids: forward(blocks, cache, ids, offset),
-        "at once": lambda cache, ids: forward(blocks, cache, ids, offset, at_once=True),
+    device = blocks.model.device
+    ways = {
+        CONCATENATED: _Way(Concat(), ChunkedCache.concatenated),
+        "chunk by chunk": _Way(offset, ChunkedCache.fork),
+        "at once": _Way(offset, ChunkedCache.stacked, at_once=True),
     }
-    stacked = cache.fork()
-    for layer in stacked.layers:
-        layer.stack()
-    starts = {CONCATENATED: cache.concatenated(), "chunk by chunk": cache, "at once": stacked}
-    passes: dict[str, list[float]] = {name: [] for name in ways}
-    steps: dict[str, list[float]] = {name: [] for name in ways}
+
+    def ask(name: str, prepared: ChunkedCache, ids: torch.Tensor) -> None:
+        forward(blocks, prepared, ids, ways[name].offset, at_once=ways[name].at_once)
+
+    def first_pass(name: str) -> None:
+        ask(name, ways[name].prepare(cache), question)
+
+    rows: dict[str, dict[str, Any]] = {}
+    begun: dict[str, ChunkedCache] = {}
+    for name, way in ways.items():
+        rows[name] = {"run": name, "status": "ok", "why": ""}
+        if name == CONCATENATED:
+            rows[name] |= {"offset": "concat", "top_k": None}
+        try:
+            peak = peak_allocation(partial(first_pass, name), 1, device)
+            begun[name] = way.prepare(cache)
+        except Exception as error:
+            log.exception("%s failed", name)
+            rows[name]["status"], rows[name]["why"] = failure(error)
+        else:
+            rows[name]["peak_extra_bytes"] = peak
+    times: dict[str, dict[str, list[float]]] = {n: {"pass": [], "step": []} for n in begun}
     report = progress(f"{len(cache.seeds)} chunks, pairs")
     for pair in range(-settings.warm_up, settings.pairs):
-        for name in list(ways) if pair % 2 else list(ways)[::-1]:
-            asked, after = cache.fork(), starts[name].fork()
-            begin = now(blocks.model.device)
-            ways[name](asked.concatenated() if name == CONCATENATED else asked, question)
-            middle = now(blocks.model.device)
-            ways[name](after, question[:1])
-            end = now(blocks.model.device)
+        for name in list(begun) if pair % 2 else list(begun)[::-1]:
+            step = begun[name].fork()
+            begin = now(device)
+            first_pass(name)
+            middle = now(device)
+            ask(name, step, question[:1])
+            end = now(device)
             if pair >= 0:
-                passes[name].append(1e3 * (middle - begin))
-                steps[name].append(1e3 * (end - middle))
+                times[name]["pass"].append(1e3 * (middle - begin))
+                times[name]["step"].append(1e3 * (end - middle))
         report(max(0, pair + 1), settings.pairs)
-    for name, way in ways.items():
-        row: dict[str, Any] = {
-            "run": name,
-            "peak_extra_bytes": peak_allocation(
-                lambda name=name, way=way: way(  # type: ignore[misc]
-                    cache.fork().concatenated() if name == CONCATENATED else cache.fork(), question
-                ),
-                1,
-                blocks.model.device,
-            ),
-        }
-        for part, times in (("pass", passes), ("step", steps)):
-            ratio = median_ratio(times[name], times[CONCATENATED], confidence=confidence)
-            row |= {
-                f"{part}_ms": float(np.median(times[name])),
-                f"{part}_ratio": ratio.estimate,
-                f"{part}_ratio_lo": ratio.lo,
-                f"{part}_ratio_hi": ratio.hi,
-            }
-        if name == CONCATENATED:
-            row |= {"offset": "concat", "top_k": None}
-        yield row | {"status": "ok", "why": ""}
+    for name, own in times.items():
+        for part, values in own.items():
+            rows[name][f"{part}_ms"] = float(np.median(values))
+            if CONCATENATED in times:
+                control = times[CONCATENATED][part]
+                ratio = median_ratio(values, control, confidence=confidence)
+                rows[name] |= {
+                    f"{part}_ratio": ratio.estimate,
+                    f"{part}_ratio_lo": ratio.lo,
+                    f"{part}_ratio_hi": ratio.hi,
+                }
+    yield from rows.values()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch.nn.functional import softplus
 
 from kvpareto.methods import method_class
 
@@ -82,6 +83,12 @@ class Deficit(Offset):
 
     def target(self, lses: Iterable[torch.Tensor]) -> torch.Tensor | None:
         return top_mean(lses, self.top_k)
+
+
+def gate(lses: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """-softplus(T - L): exp(L) is multiplied by sigmoid(L - T)."""
+    assert target is not None
+    return -softplus(target - lses)
 
 
 def top_mean(lses: Iterable[torch.Tensor], count: int) -> torch.Tensor | None:

@@ -68,7 +68,9 @@ COLUMNS: dict[str, Column] = {
     # quality
     "scored_tokens": Column("count", "tokens that the perplexity is over"),
     "ppl": Column("number", "perplexity: exp of the mean negative log-likelihood in nats"),
-    "ppl_delta_pct": Column("percent", "perplexity against recompute, on the same tokens", "%"),
+    "ppl_delta_pct": Column(
+        "percent", "perplexity against recompute (merge: no offset), on the same tokens", "%"
+    ),
     "ppl_delta_strict_pct": Column(
         "percent", "perplexity against strict streaming at the same cap, on the same tokens", "%"
     ),
@@ -102,7 +104,9 @@ COLUMNS: dict[str, Column] = {
     "items": Column("count", "prompts"),
     "score_name": Column("text", "how answers are scored"),
     "score": _ratio("mean score over the prompts, 0 to 1; of a text its perplexity"),
-    "score_delta": _ratio("score less that of a full prefill on the same prompts"),
+    "score_delta": _ratio(
+        "score less that of a full prefill (merge: no offset) on the same prompts"
+    ),
     "kl_first_token": _nats("KL of the first answer token from a full prefill's"),
     "kl": Column("interval", "the KL's interval", "nats", 3),
     "top1_agreement": _ratio("prompts whose first answer token is a full prefill's"),
@@ -134,8 +138,12 @@ COLUMNS: dict[str, Column] = {
     "chunks": Column("count", "chunks that are attended to one by one"),
     "gold_chunks": Column("count", "chunks among them that hold the answer"),
     "gold_mass": _ratio("share of attention on the chunk with the answer, after the offset"),
-    "gold_mass_before": _ratio("the same in the same pass, before the offset"),
-    "kl_to_full": _nats("KL of the tokens asked for from full attention over the same keys"),
+    "gold_mass_before": _ratio(
+        "the same in the same pass, before the offset; ape's at its temperature"
+    ),
+    "kl_to_full": _nats(
+        "KL from full attention over the same keys: first answer token, or a text's"
+    ),
     "threshold": _nats("deficit beyond which a chunk is deleted"),
     "misjudged": Column("number", "share of chunks whose decision is turned around", "", 3),
     "temperature": Column("number", "what the context's logits are divided by", "", 3),
@@ -191,9 +199,8 @@ COLUMNS: dict[str, Column] = {
     "expect": Column("text", "what the claim expects of the difference"),
     "test": Column("count", "number of the test in the claim"),
     "tests": Column("count", "comparisons that have a verdict"),
-    "decided_by": Column(
-        "text", "of a claim's row the comparison that it shows; of a deletion each head or all"
-    ),
+    "decided_by": Column("text", "the comparison that the claim's row shows"),
+    "judge": Column("text", "who decides on a deletion: each head, or the average of all"),
     "use": Column("text", "what the setting is recommended for"),
     "rule": Column("text", "the rule that picked it"),
 }

@@ -19,8 +19,11 @@ MERGE_COLUMNS = (
     "pass_ms", "pass_ratio", "pass_ratio_lo", "pass_ratio_hi", "step_ms", "step_ratio",
     "step_ratio_lo", "step_ratio_hi", "machine", "why", "gold_mass_lo", "gold_mass_hi",
     "gold_mass_before_lo", "gold_mass_before_hi", "score_delta", "score_delta_lo",
-    "score_delta_hi",
+    "score_delta_hi", "ppl_delta_pct", "ppl_delta_lo", "ppl_delta_hi",
 )  # fmt: skip
+
+PPL = "ppl"
+"""The score_name of a text."""
 
 MEMORY = "memory and time"
 """The task of rows about a cache of random chunks, in which nothing is asked."""
@@ -36,9 +39,9 @@ def merge_table(
 ) -> pd.DataFrame:
     """The `merge` table: one row per arm and number of chunks, then those of memory and time.
 
-    A text's score is its perplexity, a task's a share. `score_delta` is against the arm without an
-    offset on the same items: a share, or percent of the perplexity. Parameters of the methods are
-    the last columns, by name.
+    A text's score is its perplexity (`score_name` is `ppl`), a task's a share. `score_delta` and
+    `ppl_delta_pct` are against the arm without an offset on the same items. Parameters of the
+    methods are the last columns, by name.
 
     Args:
         root: results.
@@ -100,27 +103,35 @@ def _figures(
     both = items.merge(zero[["item", "score"]], on="item", suffixes=("", "_zero"))
     score = _mean(items["score"], statistics)
     delta = _mean(both["score"] - both["score_zero"], statistics)
-    if is_text:
-        # Losses become a perplexity; the bounds go the same way, which only ever rises.
-        score = Interval(*np.exp(score))
-        delta = Interval(*(100 * np.expm1(delta)))
-    found = {
-        "score": score,
-        "score_delta": delta,
-        **{name: _mean(items[name], statistics) for name in ("gold_mass", "gold_mass_before")},
-    }
     kl = _mean(items["kl_to_full"], statistics)
-    return {
+    found = {name: _mean(items[name], statistics) for name in ("gold_mass", "gold_mass_before")}
+    figures: dict[str, Any] = {
         "extrapolating": bool(items["extrapolating"].any()),
         "tokens": items["tokens"].median(),
         "gold_chunks": items["gold_chunks"].median(),
-        **{name: interval.estimate for name, interval in found.items()},
-        **{f"{name}_lo": interval.lo for name, interval in found.items()},
-        **{f"{name}_hi": interval.hi for name, interval in found.items()},
         "kl_to_full": kl.estimate,
         "kl_lo": kl.lo,
         "kl_hi": kl.hi,
     }
+    if is_text:
+        # Losses become a perplexity; the bounds go the same way, which only ever rises.
+        score = Interval(*np.exp(score))
+        change = Interval(*(100 * np.expm1(delta)))
+        figures |= {
+            "score_name": PPL,
+            "ppl_delta_pct": change.estimate,
+            "ppl_delta_lo": change.lo,
+            "ppl_delta_hi": change.hi,
+        }
+    else:
+        found["score_delta"] = delta
+    for name, interval in {**found, "score": score}.items():
+        figures |= {
+            name: interval.estimate,
+            f"{name}_lo": interval.lo,
+            f"{name}_hi": interval.hi,
+        }
+    return figures
 
 
 def _mean(values: pd.Series[Any], statistics: StatisticsSettings) -> Interval:

@@ -14,15 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from kvpareto.report.marks import parts_of
-from kvpareto.report.merge_tables import MEMORY
+from kvpareto.report.merge_tables import MEMORY, PPL
 from kvpareto.report.panels import dodge, draw_points
 from kvpareto.report.rows import missing_note
 from kvpareto.report.scale import plain
 from kvpareto.report.strategies import line_handles, looks_of, plain_name
 from kvpareto.report.style import offset_styles
-
-LOSS = "nll_nats"
-"""The score_name of a text, whose score in the table is its perplexity."""
 
 _CONTROLS = ("zero", "concat", "full")
 _DELETION = ("hard_drop", "tiered", "drop_sink")
@@ -33,13 +30,13 @@ _RING: dict[str, Any] = {
 
 def task_rows(merge: pd.DataFrame) -> pd.DataFrame:
     """The rows of tasks, with `noise`: chunks that do not hold the answer."""
-    rows = merge[(merge["task"] != MEMORY) & (merge["score_name"] != LOSS)]
+    rows = merge[(merge["task"] != MEMORY) & (merge["score_name"] != PPL)]
     return rows.assign(noise=(rows["chunks"] - rows["gold_chunks"]).astype(np.float64))
 
 
 def text_rows(merge: pd.DataFrame) -> pd.DataFrame:
     """The rows of texts."""
-    return merge[(merge["task"] != MEMORY) & (merge["score_name"] == LOSS)]
+    return merge[(merge["task"] != MEMORY) & (merge["score_name"] == PPL)]
 
 
 def offset_lines(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import softplus
 
-from kvpareto.merge.offset import Deficit
+from kvpareto.merge.offset import Deficit, gate
 
 
 @dataclass(frozen=True)
@@ -22,5 +21,4 @@ class EnergyDeficit(Deficit):
     def offset(
         self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
     ) -> torch.Tensor:
-        assert target is not None
-        return -softplus(target - lses)
+        return gate(lses, target)

@@ -17,25 +17,25 @@ class HardDrop(Deficit):
 
     Attributes:
         threshold: in nats.
-        decided_by: `head`: each head for itself; `average`: by the mean deficit of all heads, since
+        judge: `head`: each head for itself; `average`: by the mean deficit of all heads, since
             memory is only saved if no head keeps the chunk.
     """
 
     threshold: float = 2.0
-    decided_by: Literal["head", "average"] = "head"
+    judge: Literal["head", "average"] = "head"
 
     deletes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.decided_by not in ("head", "average"):
-            raise ValueError(f"decided_by {self.decided_by!r} is neither head nor average")
+        if self.judge not in ("head", "average"):
+            raise ValueError(f"judge {self.judge!r} is neither head nor average")
 
     def offset(
         self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
     ) -> torch.Tensor:
         assert target is not None
         deficit = target - lses
-        if self.decided_by == "average":
+        if self.judge == "average":
             deficit = deficit.mean(1, keepdim=True).expand_as(lses)
         return torch.zeros_like(lses).masked_fill(deficit > self.threshold, -torch.inf)

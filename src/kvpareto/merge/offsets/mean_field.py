@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import softplus
 
-from kvpareto.merge.offset import Offset
+from kvpareto.merge.offset import Offset, gate
 
 
 @dataclass(frozen=True)
@@ -28,5 +27,4 @@ class MeanField(Offset):
     def offset(
         self, lses: torch.Tensor, target: torch.Tensor | None, seeds: Sequence[int]
     ) -> torch.Tensor:
-        assert target is not None
-        return -softplus(target - lses)
+        return gate(lses, target)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 import torch
 
-from kvpareto.measure.scores import score
-from kvpareto.merge.chunked import ChunkedCache
 from kvpareto.merge.context import Context
-from kvpareto.merge.forward import answer, forward
-from kvpareto.merge.offset import Offset, offset_of
+from kvpareto.merge.offset import offset_of
 from kvpareto.merge.probing import Probing, Value
-from kvpareto.text.tasks.item import Item
 
 
 def run(probing: Probing) -> pd.DataFrame:
     """Ask two questions in turn whose answers lie in different chunks of one context.
 
-    The second question is that of the next item, whose gold chunks take the place of noise. It is
-    also asked first, of a cache that nothing was deleted from: the difference is what the first
-    question has cost it.
+    The second question is that of another item, whose gold chunks take the place of noise. It is
+    also asked first, of a cache that nothing was deleted from.
 
-    Measures, for each method: `asked_first` and `asked_second` (score of the second question),
-    `forgotten` (the difference), all in points of 100; and `gold_deleted`, the share of its gold
-    chunks, over layers and heads, that the first question has deleted.
+    Measures, for each method: `asked_first` and `asked_second` (score of the second question, in
+    points of 100), `forgotten` (how much it loses by being second, less what it loses without any
+    offset, where nothing is deleted either), and `gold_deleted`, the share of its gold chunks, over
+    layers and heads, that the first question has deleted.
     """
     return probing.table(_measured(probing))
 
@@ -38,54 +33,41 @@ def _measured(probing: Probing) -> Iterator[Value]:
     methods = {
         "zero": offset_of("zero", {}),
         "energy_deficit": offset_of("energy_deficit", deficit),
-        "hard_drop-head": offset_of("hard_drop", drop | {"decided_by": "head"}),
-        "hard_drop-average": offset_of("hard_drop", drop | {"decided_by": "average"}),
+        "hard_drop-head": offset_of("hard_drop", drop | {"judge": "head"}),
+        "hard_drop-average": offset_of("hard_drop", drop | {"judge": "average"}),
     }
-    for here, there in itertools.pairwise(probing.contexts()):
-        pair = _Pair.of(here, there)
+    contexts = probing.contexts()
+    # Each item is in one pair only, so that pairs are independent draws.
+    for here, there in zip(contexts[::2], contexts[1::2], strict=False):
+        if here.item.question == there.item.question:
+            continue
+        context, gold = _with_both(here, there)
+        lost: dict[str, float] = {}
         for name, offset in methods.items():
-            cache = probing.asked(pair.context).cache()
-            first = _answered(probing, cache.fork(), pair.later, offset)
-            _answered(probing, cache, pair.context.item, offset)
-            gone = torch.stack([layer.gone[list(pair.gold)] for layer in cache.layers])
-            second = _answered(probing, cache, pair.later, offset)
+            earlier, later = probing.asked(context), probing.asked(_asking(context, there))
+            cache = earlier.cache()
+            first = later.score(cache.fork(), offset)
+            earlier.score(cache, offset)
+            gone = torch.stack([layer.gone[gold] for layer in cache.layers])
+            second = later.score(cache, offset)
+            lost[name] = first - second
             yield name, "asked_first", "points", 100 * first
             yield name, "asked_second", "points", 100 * second
-            yield name, "forgotten", "points", 100 * (first - second)
+            yield name, "forgotten", "points", 100 * (lost[name] - lost["zero"])
             yield name, "gold_deleted", "%", 100 * gone.float().mean()
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A context with the answers to two questions.
-
-    Attributes:
-        context: with the first question.
-        later: with the second one.
-        gold: numbers of the chunks that hold its answer.
-    """
-
-    context: Context
-    later: Item
-    gold: tuple[int, ...]
-
-    @classmethod
-    def of(cls, context: Context, other: Context) -> _Pair:
-        chunks = list(context.item.chunks)
-        noise = [number for number in range(len(chunks)) if number not in context.gold]
-        # From the end: there the later items' chunks are, whatever the first gold chunk's place.
-        taken = noise[-len(other.gold) :]
-        for number, gold in zip(taken, other.gold, strict=True):
-            chunks[number] = other.item.chunks[gold]
-        item = replace(context.item, chunks=tuple(chunks))
-        return cls(replace(context, item=item), other.item, tuple(taken))
+def _with_both(here: Context, there: Context) -> tuple[Context, list[int]]:
+    """A context with the gold chunks of another one in the place of noise, and their numbers."""
+    chunks = list(here.item.chunks)
+    noise = [number for number in range(len(chunks)) if number not in here.gold]
+    taken = noise[-len(there.gold) :]
+    for number, gold in zip(taken, there.gold, strict=True):
+        chunks[number] = there.item.chunks[gold]
+    return replace(here, item=replace(here.item, chunks=tuple(chunks))), taken
 
 
-def _answered(probing: Probing, cache: ChunkedCache, item: Item, offset: Offset) -> float:
-    """Score of an item's question, which the cache has then seen, with the answer given."""
-    task, bench = probing.task, probing.bench
-    logits = forward(bench.blocks, cache, torch.tensor(item.question), offset)[-1]
-    ends = bench.ends(task.stop)
-    tokens = answer(bench.blocks, cache, logits, offset, task.max_new_tokens, ends)
-    prediction = bench.text(tokens, task.stop)
-    return score(task.score, prediction, item.answers, item.classes)
+def _asking(context: Context, other: Context) -> Context:
+    """The same context with the question of another one."""
+    question, answers = other.item.question, other.item.answers
+    return replace(context, item=replace(context.item, question=question, answers=answers))

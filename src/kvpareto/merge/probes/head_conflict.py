@@ -26,7 +26,7 @@ def run(probing: Probing) -> pd.DataFrame:
 def _measured(probing: Probing) -> Iterator[Value]:
     settings = probing.settings
     deficit = {"top_k": settings.top_k, "threshold": settings.threshold}
-    methods = [offset_of("hard_drop", deficit | {"decided_by": one}) for one in ("head", "average")]
+    methods = [offset_of("hard_drop", deficit | {"judge": one}) for one in ("head", "average")]
     setting = f"K{settings.top_k}-t{settings.threshold:g}"
     for context in probing.contexts():
         asked = probing.asked(context)

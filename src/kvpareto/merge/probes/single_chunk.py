@@ -32,13 +32,14 @@ def _measured(probing: Probing) -> Iterator[Value]:
             continue
         asked = probing.asked(with_chunks(item, 1))
         weights = Weights()
-        asked.ask(asked.cache(), deficit, weights.watch)
+        gated = asked.outcome(asked.cache(), deficit, weights.watch)
+        plain = asked.outcome(asked.cache(), zero)
         # Of each layer's three blocks the last is the chunk.
         before, after = (torch.stack(own[2::3]) for own in (weights.before, weights.after))
-        plain, gated = asked.row(zero), asked.row(deficit)
+        masses = [100 * weights.mass(own, 3, [0]) for own in (weights.before, weights.after)]
         yield "K1", "offset", "nats", (after - before).mean()
-        yield "K1", "mass_before", "%", 100 * plain["gold_mass"]
-        yield "K1", "mass_after", "%", 100 * gated["gold_mass"]
-        yield "K1", "lost_mass", "points", 100 * (plain["gold_mass"] - gated["gold_mass"])
+        yield "K1", "mass_before", "%", masses[0]
+        yield "K1", "mass_after", "%", masses[1]
+        yield "K1", "lost_mass", "points", masses[0] - masses[1]
         yield "K1", "cost_score", "points", 100 * (plain["score"] - gated["score"])
         yield "K1", "cost_kl", "nats", gated["kl_to_full"] - plain["kl_to_full"]

@@ -49,7 +49,8 @@ def time_against_length(attention: pd.DataFrame, *, title: str) -> Figure:
             if dtype == "float32":
                 _draw_source(axes)
             _length_axis(axes, sorted({*shown["length"], *SOURCE_FORWARD_MS}))
-            axes.set_ylim(shown["value"].min() / 1.5, 60 * shown["value"].max())
+            highest = max(shown["value"].max(), *SOURCE_FORWARD_MS.values())
+            axes.set_ylim(shown["value"].min() / 1.5, 60 * highest)
             since = "".join(f", {why}" for why in own["why"].unique())
             axes.legend(
                 loc="upper left", title=f"growth exponent{since}", alignment="left", frameon=False

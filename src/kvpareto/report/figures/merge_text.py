@@ -38,7 +38,7 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
     Args:
         merge: rows of the `merge` table of one model. Columns used: `task`, `positions`, `arm`,
             `setting`, `chunks`, `extrapolating`, `score_name`, `score` (a text's perplexity),
-            `score_lo`, `score_hi`, `score_delta` (%) and its bounds, `status`.
+            `score_lo`, `score_hi`, `ppl_delta_pct` and its bounds, `status`.
         title: written above the plot.
 
     Raises:
@@ -46,8 +46,8 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
     """
     check_rows(
         merge,
-        "task positions arm setting chunks extrapolating score_name score score_delta status",
-        "score score_delta",
+        "task positions arm setting chunks extrapolating score_name score ppl_delta_pct status",
+        "score ppl_delta",
     )
     rows, notes = offset_lines(text_rows(merge))
     shown, missing = drawable(rows, ["score"])
@@ -91,4 +91,6 @@ def ppl_against_chunks(merge: pd.DataFrame, *, title: str) -> Figure:
 
 
 def _renamed(column: str) -> str:
-    return column.replace("score_delta", "change").replace("score", "ppl")
+    if column == "ppl_delta_pct":
+        return "change"
+    return column.replace("ppl_delta", "change").replace("score", "ppl")
