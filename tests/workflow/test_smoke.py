@@ -225,8 +225,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(finished, new_study):
     study.run()
     for table in ("eviction", "store"):
         assert study.table(table) == finished.table(table)
-    answers = sorted((finished.folder / "results/reuse").rglob("items.parquet"))
-    assert answers
+    answers = [
+        file
+        for part in ("reuse", "merge")
+        for file in sorted((finished.folder / "results" / part).rglob("items.parquet"))
+    ]
+    assert {file.relative_to(finished.folder).parts[1] for file in answers} == {"reuse", "merge"}
     for path in answers:
         assert (study.folder / path.relative_to(finished.folder)).read_bytes() == path.read_bytes()
 
@@ -246,6 +250,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(finished, new_study):
         ({"reuse": {"ratios": {"tasks": ["boxen"]}}}, r"reuse\.ratios\.tasks: 'boxen' is not"),
         ({"tasks": {"boxes": {"lengths": [100], "factz": 3}}}, r"tasks\.boxes\.factz: unknown key"),
         ({"drops": {"snapkv": {"observed": 64}}}, r"drops\.snapkv: budget 64 has no room"),
+        ({"merge": {"noise": {"arms": [{"offset": "zeros"}]}}}, r"no offset 'zeros'"),
+        ({"merge_probes": {"tasks": []}}, r"merge_probes\.tasks: models are named and no tasks"),
     ],
 )  # fmt: skip
 def test_a_wrong_config_stops_before_any_job(finished, tmp_path, overlay, says):
