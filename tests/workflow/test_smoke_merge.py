@@ -30,7 +30,7 @@ def test_every_arm_has_a_row_for_each_number_of_chunks(finished):
     assert asked["score"].between(0, 1).all()
     text = table[table["task"] == "stdlib-code"]
     assert set(text["model"]) == {"ref-neox"}
-    assert set(text["positions"]) == {"shared", "sequential"}
+    assert set(text["positions"]) == {"sequential"}
     assert (text["score"] > 1).all()
 
 
