@@ -41,12 +41,12 @@ def test_compiled_flex_attention_agrees_with_the_reference():
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("queries", [150, 20])
+@pytest.mark.parametrize("queries", [128, 16])
 def test_compiled_causal_flex_attention_agrees_for_all_and_for_the_last_queries(queries):
     """The kernel that is timed: without a mask, compiled once for all lengths."""
     draw = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, queries, 8, generator=draw)
-    key, value = (torch.randn(1, 2, 150, 8, generator=draw) for _ in range(2))
+    key, value = (torch.randn(1, 2, 128, 8, generator=draw) for _ in range(2))
     with torch.inference_mode():
         found, truth = flex(query, key, value), reference(query, key, value)
     torch.testing.assert_close(found, truth, atol=1e-5, rtol=0)

@@ -75,7 +75,8 @@ def flex(
 
     On a CPU it needs a C++ compiler, and has no gradients.
     """
-    shapes = None if mask is None else (query.shape, key.shape, query.dtype)
+    plain = mask is None and query.shape[1] == key.shape[1]
+    shapes = None if plain else (query.shape, key.shape, query.dtype)
     return flex_eager(query, key, value, mask, kernel=_compiled_kernel(shapes))
 
 
@@ -104,8 +105,8 @@ def flex_eager(
 
 @cache
 def _compiled_kernel(shapes: tuple[Any, ...] | None) -> Callable[..., Any]:
-    """One for all lengths, or one for each of the given shapes: what torch 2.13 writes for a mask
-    that lies in memory and any length is not always C++.
+    """One for all lengths, or one for each of the given shapes: what torch 2.13 writes for any
+    length is not always C++ where a mask lies in memory or heads are grouped.
     """
 
     def kernel(*inputs: Any, **options: Any) -> Any:
