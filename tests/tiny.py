@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kvpareto.cache.store import ChunkStore, Identity
 from kvpareto.models.families import blocks
+from kvpareto.reuse.bench import Bench
 from kvpareto.reuse.precompute import PrefixMode, SegmentSource
 from kvpareto.text.tasks.item import Item
 
@@ -124,3 +125,22 @@ def tiny_source(
 
 def random_ids(rows: int, tokens: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+class Numbers:
+    """A tokenizer whose texts are the tokens' numbers."""
+
+    def __len__(self) -> int:
+        return VOCAB
+
+    def batch_decode(self, rows: list[list[int]]) -> list[str]:
+        return [self.decode(row) for row in rows]
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool = True) -> str:
+        return "".join(f" {token}." for token in tokens)
+
+
+def tiny_bench(folder: Path, name: str = "llama") -> Bench:
+    """A tiny variant ready for reuse, its store in `folder`."""
+    model = tiny_variant(name)
+    return Bench(model, Numbers(), tiny_source(model, folder))

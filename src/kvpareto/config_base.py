@@ -28,6 +28,19 @@ _FROM_COMMAND_LINE = (
 )
 
 
+class Swept(BaseModel):
+    """A method; further keys are its parameters, each a list, and the lists are crossed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    @property
+    def sweeps(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
 def explain(error: Any) -> str:
     """One line for one pydantic error: path, what is wrong, the value, what to do."""
     # pydantic puts the kind of a text or a task behind its name: no place in the file.

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
-    StringConstraints,
 )
 
-from kvpareto.config_base import Name, Strict
+from kvpareto.config_base import MethodName, Name, Strict, Swept
 
 CapOn = Literal["post_prune", "peak", "none"]
 """What the cap bounds: entries kept after a prune (the sources), the longest attended length (the
 fair comparison), or nothing (an explicit window, everything else on top)."""
 
 
-class Arms(BaseModel):
+class Arms(Swept):
     """One policy with its parameters; every parameter is a list, and the lists are crossed."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    policy: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+    policy: MethodName
     cap_on: list[CapOn] | None = Field(None, description="overrides the group's cap_on")
-
-    @property
-    def sweeps(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
 
 class EvictionGroup(Strict):

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveInt,
-    StringConstraints,
     model_validator,
 )
 
-from kvpareto.config_base import Strict
+from kvpareto.config_base import MethodName, Strict, Swept
 
 
-class MergeArms(BaseModel):
+class MergeArms(Swept):
     """An offset method with its parameters; every parameter is a list; lists are crossed."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    offset: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-
-    @property
-    def sweeps(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+    offset: MethodName
 
 
 class WindowSettings(Strict):

@@ -43,12 +43,23 @@ def hyper_parameters(method: type[Any]) -> dict[str, dataclasses.Field[object]]:
     return {field.name: field for field in dataclasses.fields(method) if field.init}
 
 
-def crossed(name: str, method: type[Any], sweeps: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def spanned(
+    package: str, base: type[Any], kind: str, name: str, sweeps: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Every setting that the sweeps of a method's parameters span; defaults where none is named.
 
+    Args:
+        kind: what a method of the package is called in messages.
+
     Raises:
-        ValueError: a parameter that the method does not have, or a sweep that is no list.
+        ValueError, TypeError: no such method or parameter, a sweep that is no list, or a value that
+            the parameter cannot have.
     """
+    try:
+        method = method_class(package, base, name)  # type: ignore[arg-type]
+    except KeyError:
+        folder = f"src/{package.replace('.', '/')}"
+        raise ValueError(f"no {kind} {name!r}; each file in {folder} is one") from None
     for key, values in sweeps.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"{key} must be a non-empty list, not {values!r}: write [{values}]")
@@ -60,7 +71,9 @@ def crossed(name: str, method: type[Any], sweeps: Mapping[str, Any]) -> Iterator
         )
     choices = [sweeps.get(key, [field.default]) for key, field in known.items()]
     for combination in itertools.product(*choices):
-        yield dict(zip(known, combination, strict=True))
+        setting = dict(zip(known, combination, strict=True))
+        method(**setting)
+        yield setting
 
 
 def readable_id(setting: dict[str, Any], names: list[str], symbols: dict[str, str]) -> str:

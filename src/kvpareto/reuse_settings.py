@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -11,22 +11,16 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     field_validator,
 )
 
-from kvpareto.config_base import Strict
+from kvpareto.config_base import MethodName, Strict, Swept
 
 
-class ReuseArms(BaseModel):
+class ReuseArms(Swept):
     """One strategy with its parameters; every parameter is a list, and the lists are crossed."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    strategy: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-
-    @property
-    def sweeps(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+    strategy: MethodName
 
 
 class ReuseGroup(Strict):
@@ -43,7 +37,7 @@ class DropSettings(BaseModel):
     """What is evicted from the fused cache after the first token; further keys are the method's."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    method: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+    method: MethodName
 
     @property
     def parameters(self) -> dict[str, Any]:

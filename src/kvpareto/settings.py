@@ -95,30 +95,22 @@ class Settings(Strict):
             for name in self.timing.texts
             if used and name in self.texts and name not in used
         ]
-        for group, matrix in self.eviction.items():
-            for kind, names, known in (
-                ("models", matrix.models, self.models),
-                ("texts", matrix.texts, self.texts),
-            ):
-                problems += _unknown(f"eviction.{group}.{kind}", names, kind, known)
-        for group, arms in self.reuse.items():
-            for kind, names, defined in (
-                ("models", arms.models, [*self.models]),
-                ("tasks", arms.tasks, [*self.tasks]),
-                ("drops", arms.drops, ["none", *self.drops]),
-            ):
-                problems += _unknown(f"reuse.{group}.{kind}", names, kind, defined)
-        for group, merged in self.merge.items():
-            for kind, names, defined in (
-                ("models", merged.models, [*self.models]),
-                ("tasks", merged.tasks, [*self.tasks]),
-                ("texts", merged.texts, [*self.texts]),
-            ):
-                problems += _unknown(f"merge.{group}.{kind}", names, kind, defined)
-            problems += [
-                f"merge.{group}: {name!r} is both a task and a text; rename one of the two"
-                for name in {*merged.tasks, *merged.texts} & {*self.tasks} & {*self.texts}
-            ]
+        known: dict[str, list[str]] = {
+            "models": [*self.models],
+            "texts": [*self.texts],
+            "tasks": [*self.tasks],
+            "drops": ["none", *self.drops],
+        }
+        for part in ("eviction", "reuse", "merge"):
+            for group, own in getattr(self, part).items():
+                for kind, names in known.items():
+                    named = getattr(own, kind, [])
+                    problems += _unknown(f"{part}.{group}.{kind}", named, kind, names)
+        problems += [
+            f"merge.{group}: {name!r} is both a task and a text; rename one of the two"
+            for group, merged in self.merge.items()
+            for name in {*merged.tasks, *merged.texts} & {*self.tasks} & {*self.texts}
+        ]
         problems += _unknown("merge_memory.models", self.merge_memory.models, "models", self.models)
         problems += _unknown("merge_probes.models", self.merge_probes.models, "models", self.models)
         problems += _unknown("merge_probes.tasks", self.merge_probes.tasks, "tasks", self.tasks)

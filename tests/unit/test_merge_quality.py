@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import TypeAdapter
-from tests.tiny import tiny_item, tiny_source, tiny_variant
+from tests.tiny import tiny_bench, tiny_item
 
 from kvpareto.claim_settings import Test
 from kvpareto.claims.evidence import evidence
@@ -30,30 +30,11 @@ from kvpareto.merge_settings import (
 )
 from kvpareto.records import read_json, read_parquet, write_parquet
 from kvpareto.report.merge_tables import MEMORY, MERGE_COLUMNS, merge_table
-from kvpareto.reuse.bench import Bench
 from kvpareto.settings import SettingsError
 from kvpareto.text.tasks.item import TaskItems
 
 STATISTICS = StatisticsSettings(resamples=50)
 CUT = WindowSettings(chunk_tokens=6, scored_tokens=4, per_document=2)
-
-
-class Numbers:
-    """A tokenizer whose texts are the tokens' numbers."""
-
-    def __len__(self):
-        return 97
-
-    def batch_decode(self, rows):
-        return [self.decode(row) for row in rows]
-
-    def decode(self, tokens, skip_special_tokens=True):
-        return "".join(f" {token}." for token in tokens)
-
-
-def bench(folder) -> Bench:
-    model = tiny_variant("llama")
-    return Bench(model, Numbers(), tiny_source(model, folder))
 
 
 def task(items: int = 3, support: bool = True) -> TaskItems:
@@ -75,7 +56,7 @@ def arm(offset, task="t", positions="shared", chunks=(1, 3), **parameters) -> Me
 
 def run(tmp_path, *arms, the_task=None):
     run_merge(
-        bench(tmp_path / "store"),
+        tiny_bench(tmp_path / "store"),
         {"t": the_task or task()},
         {"text": torch.randint(2, 97, (2, 60), generator=torch.Generator().manual_seed(3))},
         [vars(one) for one in arms],
@@ -207,7 +188,7 @@ def test_the_ledger_compares_arms_at_equal_chunks_and_positions(tmp_path):
 def test_a_probe_returns_finite_rows(probe, tmp_path):
     settings = MergeProbeSettings(chunks=3, threshold=0.1, sink_tokens=2)
     frame = import_module(f"kvpareto.merge.probes.{probe}").run(
-        Probing(probe, "m", "t", bench(tmp_path), task(4), settings, STATISTICS)
+        Probing(probe, "m", "t", tiny_bench(tmp_path), task(4), settings, STATISTICS)
     )
     assert (frame["probe"] == probe).all()
     assert np.isfinite(frame["value"].astype(float)).all()

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny import tiny_item, tiny_source, tiny_variant
+from tests.tiny import tiny_bench, tiny_item, tiny_source, tiny_variant
 
 from kvpareto.measure.fidelity import greedy_match, kl_nats, kv_error
 from kvpareto.records import read_json, read_parquet
 from kvpareto.reuse.arms import setting_id
-from kvpareto.reuse.bench import Bench
 from kvpareto.reuse.cost import Shape, full_prefill, fused_prefill, shape_of
 from kvpareto.reuse.depth import deep_bench
 from kvpareto.reuse.gate import parity_gate
@@ -22,24 +21,6 @@ from kvpareto.text.tasks.item import TaskItems
 
 OPEN = {"passed": True, "why": ""}
 DROP = {"name": "small", "method": "streaming", "budget": 12}
-
-
-class Numbers:
-    """A tokenizer whose text is the token's number."""
-
-    def __len__(self):
-        return 97
-
-    def batch_decode(self, rows):
-        return [self.decode(row) for row in rows]
-
-    def decode(self, tokens, skip_special_tokens=True):
-        return "".join(f" {token}." for token in tokens)
-
-
-def bench(folder, family="llama"):
-    model = tiny_variant(family)
-    return Bench(model, Numbers(), tiny_source(model, folder))
 
 
 def task(items=3, **more):
@@ -61,7 +42,7 @@ def arm(strategy, drop="none", **parameters):
 def run(tmp_path, *arms, gate=OPEN, the_task=None, family="llama"):
     folders = [tmp_path / str(i) for i in range(len(arms))]
     run_reuse(
-        bench(tmp_path / "store", family), {"t": the_task or task()}, list(arms), gate, folders
+        tiny_bench(tmp_path / "store", family), {"t": the_task or task()}, list(arms), gate, folders
     )
     return [
         (read_parquet(folder / "items.parquet"), read_json(folder / "summary.json"))
@@ -128,7 +109,7 @@ def test_a_shut_gate_refuses_every_arm_and_measures_nothing(tmp_path):
 
 
 def test_one_arm_that_raises_stops_no_other(tmp_path):
-    without_losses = bench(tmp_path / "store")
+    without_losses = tiny_bench(tmp_path / "store")
     source = without_losses.source
     source.identity = replace(source.identity, surprisal=False)
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -142,7 +123,7 @@ def test_one_arm_that_raises_stops_no_other(tmp_path):
 
 
 def test_the_gate_opens_for_a_sound_model_and_says_what_it_checked(tmp_path):
-    result = parity_gate(bench(tmp_path), {"t": task()}, GateSettings(items=2))
+    result = parity_gate(tiny_bench(tmp_path), {"t": task()}, GateSettings(items=2))
     assert result["passed"]
     assert result["why"] == ""
     assert [(one["check_layer"], one["items"]) for one in result["checks"]] == [(0, 2), (1, 2)]
@@ -150,7 +131,7 @@ def test_the_gate_opens_for_a_sound_model_and_says_what_it_checked(tmp_path):
 
 
 def test_the_gate_shuts_when_the_forward_passes_differ(tmp_path, monkeypatch):
-    broken = bench(tmp_path)
+    broken = tiny_bench(tmp_path)
     monkeypatch.setattr(broken.source.blocks, "rotary_scale", 1.1)
     result = parity_gate(broken, {"t": task()}, GateSettings(items=1))
     assert not result["passed"]
@@ -161,7 +142,7 @@ def test_the_gate_shuts_when_the_forward_passes_differ(tmp_path, monkeypatch):
 def test_another_answer_within_the_tolerance_shuts_the_gate_unless_it_may(
     tmp_path, monkeypatch, same_answer
 ):
-    broken = bench(tmp_path)
+    broken = tiny_bench(tmp_path)
     monkeypatch.setattr(broken.source.blocks, "rotary_scale", 3.0)
     settings = GateSettings(items=1, tolerance=1e9, same_answer=same_answer)
     result = parity_gate(broken, {"t": task()}, settings)
@@ -223,7 +204,7 @@ TIMING = ReuseTimingSettings(pairs=6, warm_up=1, decoded_tokens=2)
 
 def test_times_add_up_and_every_part_is_measured(tmp_path):
     arms = [arm("blend", check_layer=1, ratio=0.5), arm("none"), arm("blend", ratio=7.0)]
-    table = time_arms(bench(tmp_path), task().items, arms, TIMING, 0.95).set_index("strategy")
+    table = time_arms(tiny_bench(tmp_path), task().items, arms, TIMING, 0.95).set_index("strategy")
     table["status"] = table["status"].astype(str)
     assert table["status"].tolist() == ["ok", "ok", "invalid"]
     assert "ratio 7.0 is not between 0 and 1" in table["why"].iloc[2]

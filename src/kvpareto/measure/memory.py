@@ -82,11 +82,7 @@ def cache_bytes(cache: Cache) -> tuple[int, int]:
 
 def analytic_entry_bytes(model: PreTrainedModel) -> int:
     """Bytes of one entry's key and value in one layer, from the model's shapes alone."""
-    config = model.config
-    head_dim = getattr(config, "head_dim", None) or (
-        config.hidden_size // config.num_attention_heads
-    )
-    return 2 * families.kv_heads(model) * int(head_dim) * model.dtype.itemsize
+    return 2 * families.kv_heads(model) * families.head_dim(model) * model.dtype.itemsize
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kvpareto.merge.offset import Offset, offset_class, offset_of
+from kvpareto.merge.offset import PACKAGE, Offset, offset_class, offset_of
 from kvpareto.merge_settings import MergeArms
-from kvpareto.methods import crossed, hyper_parameters, readable_id
+from kvpareto.methods import hyper_parameters, readable_id, spanned
 from kvpareto.settings import Settings, SettingsError
 
 YARDSTICKS = ("concat", "full", "zero")
@@ -97,14 +97,12 @@ def merge_arms(settings: Settings) -> list[MergeArm]:
     arms: dict[str, MergeArm] = {}
     problems: list[str] = []
     for index, entry in enumerate(settings.merge_memory.arms):
-        problems += _problems(f"merge_memory.arms.{index}", entry)
+        _settings(f"merge_memory.arms.{index}", entry, problems)
     for name, group in settings.merge.items():
         found: list[tuple[str, dict[str, Any]]] = [(one, {}) for one in YARDSTICKS]
         for index, entry in enumerate(group.arms):
-            wrong = _problems(f"merge.{name}.arms.{index}", entry)
-            problems += wrong
-            if not wrong:
-                found += [(entry.offset, setting) for setting in settings_of(entry)]
+            own = _settings(f"merge.{name}.arms.{index}", entry, problems)
+            found += [(entry.offset, setting) for setting in own]
         windows = {"windows": group.windows.model_dump()}
         subjects = [
             *((task, {}) for task in group.tasks),
@@ -123,12 +121,13 @@ def merge_arms(settings: Settings) -> list[MergeArm]:
     return [arms[path] for path in sorted(arms)]
 
 
-def _problems(where: str, entry: MergeArms) -> list[str]:
+def _settings(where: str, entry: MergeArms, problems: list[str]) -> list[dict[str, Any]]:
+    """Every setting of an entry; none of an impossible one, which joins the problems."""
     try:
-        list(settings_of(entry))
+        return list(settings_of(entry))
     except (TypeError, ValueError) as error:
-        return [f"{where}: {error}"]
-    return []
+        problems.append(f"{where}: {error}")
+        return []
 
 
 def settings_of(entry: MergeArms) -> Iterator[dict[str, Any]]:
@@ -137,12 +136,4 @@ def settings_of(entry: MergeArms) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError, TypeError: no such method or parameter, or a value it cannot have.
     """
-    try:
-        kind = offset_class(entry.offset)
-    except KeyError:
-        raise ValueError(
-            f"no offset {entry.offset!r}; each file in src/kvpareto/merge/offsets is one"
-        ) from None
-    for setting in crossed(entry.offset, kind, entry.sweeps):
-        offset_of(entry.offset, setting)
-        yield setting
+    return spanned(PACKAGE, Offset, "offset", entry.offset, entry.sweeps)

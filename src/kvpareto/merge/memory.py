@@ -26,7 +26,7 @@ from kvpareto.merge.forward import forward
 from kvpareto.merge.offset import Offset, offset_of
 from kvpareto.merge.offsets.concat import Concat
 from kvpareto.merge_settings import MergeMemorySettings
-from kvpareto.models.families import Blocks, kv_heads
+from kvpareto.models.families import Blocks, head_dim, kv_heads
 from kvpareto.provenance import machine
 
 log = logging.getLogger(__name__)
@@ -63,10 +63,8 @@ def measure_memory(
 
 def random_cache(blocks: Blocks, chunks: int, tokens: int) -> ChunkedCache:
     """A cache of chunks with random entries, all at shared positions."""
-    config = blocks.model.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     draw = torch.Generator().manual_seed(0)
-    shape = (blocks.layers, kv_heads(blocks.model), tokens, head_dim)
+    shape = (blocks.layers, kv_heads(blocks.model), tokens, head_dim(blocks.model))
 
     def some() -> torch.Tensor:
         return torch.randn(shape, generator=draw).to(blocks.model.dtype)

@@ -16,6 +16,9 @@ from torch.nn.functional import softplus
 
 from kvpareto.methods import method_class
 
+PACKAGE = "kvpareto.merge.offsets"
+"""Where the methods are."""
+
 Way = Literal["chunks", "concatenation", "prefill"]
 """How the context is attended to: chunk by chunk; as one concatenated cache; not in chunks at all,
 but by the model's own prefill."""
@@ -109,7 +112,7 @@ def offset_class(name: str) -> type[Offset]:
     Raises:
         KeyError: there is no such file.
     """
-    return method_class("kvpareto.merge.offsets", Offset, name)
+    return method_class(PACKAGE, Offset, name)
 
 
 def offset_of(name: str, parameters: dict[str, Any]) -> Offset:

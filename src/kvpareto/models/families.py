@@ -83,6 +83,13 @@ def kv_heads(model: PreTrainedModel) -> int:
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
+def head_dim(model: PreTrainedModel) -> int:
+    """Width of one head."""
+    config = model.config
+    found = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(found)
+
+
 class Blocks(ABC):
     """A model's own submodules, one step at a time: for a forward pass that is not the usual one.
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvpareto.methods import crossed, hyper_parameters, readable_id
+from kvpareto.methods import hyper_parameters, readable_id, spanned
 from kvpareto.reuse.drop import drop_of
-from kvpareto.reuse.strategy import Strategy, strategy_class, strategy_of
+from kvpareto.reuse.strategy import PACKAGE, Strategy, strategy_class, strategy_of
 from kvpareto.reuse_settings import ReuseArms
 from kvpareto.settings import Settings, SettingsError
 
@@ -158,12 +158,4 @@ def settings_of(entry: ReuseArms) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError, TypeError: no such strategy or parameter, or a value it cannot have.
     """
-    try:
-        kind = strategy_class(entry.strategy)
-    except KeyError:
-        raise ValueError(
-            f"no strategy {entry.strategy!r}; each file in src/kvpareto/reuse/selection is one"
-        ) from None
-    for setting in crossed(entry.strategy, kind, entry.sweeps):
-        strategy_of(entry.strategy, setting)
-        yield setting
+    return spanned(PACKAGE, Strategy, "strategy", entry.strategy, entry.sweeps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvpareto.models.families import Blocks
+from kvpareto.models.families import Blocks, head_dim
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ def shape_of(blocks: Blocks) -> Shape:
     """The shape of a loaded model."""
     projection, rest = blocks.layer_weights
     config = blocks.model.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Shape(
         layers=blocks.layers,
         projection=projection,
         rest=rest,
-        width=config.num_attention_heads * head_dim,
+        width=config.num_attention_heads * head_dim(blocks.model),
         output=config.vocab_size * config.hidden_size,
     )
 

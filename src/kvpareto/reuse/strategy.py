@@ -18,6 +18,9 @@ from pydantic import NonNegativeInt
 from kvpareto.methods import method_class
 from kvpareto.text.tasks.item import Item
 
+PACKAGE = "kvpareto.reuse.selection"
+"""Where the strategies are."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -123,7 +126,7 @@ def strategy_class(name: str) -> type[Strategy]:
     Raises:
         KeyError: there is no such file.
     """
-    return method_class("kvpareto.reuse.selection", Strategy, name)
+    return method_class(PACKAGE, Strategy, name)
 
 
 def strategy_of(name: str, parameters: dict[str, Any]) -> Strategy:

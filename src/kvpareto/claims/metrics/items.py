@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -10,12 +13,21 @@ from kvpareto.claims.metrics.measured import Measured
 from kvpareto.claims.metrics.ppl import CONFIDENCE
 from kvpareto.claims.study import Study
 
+Items = Callable[[Study, "pd.Series[Any]"], pd.DataFrame]
+"""The item table of an arm."""
+
 
 def paired(
-    study: Study, own: pd.DataFrame, other: pd.DataFrame, column: str, scale: float, unit: str
+    study: Study,
+    items: Items,
+    arm: pd.Series[Any],
+    reference: pd.Series[Any],
+    column: str,
+    scale: float,
+    unit: str,
 ) -> Measured:
-    """Mean difference over the items that are in both tables, times `scale`."""
-    pair = own.merge(other, on="item", suffixes=("", "_reference"))
+    """Mean difference over the items that both arms answered, times `scale`."""
+    pair = items(study, arm).merge(items(study, reference), on="item", suffixes=("", "_reference"))
     if pair.empty:
         return Measured(Interval(np.nan, np.nan, np.nan), why="no item was answered by both arms")
     difference = scale * (pair[column] - pair[f"{column}_reference"])

@@ -16,22 +16,22 @@ from kvpareto.claims.study import Study, path_of
 
 def merge_score(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> Measured:
     """Difference of the mean score in points (of 100), over the items of a task."""
-    return _paired(study, arm, reference, "score", 100.0, "points")
+    return paired(study, _items, arm, reference, "score", 100.0, "points")
 
 
 def merge_kl(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> Measured:
     """Difference of the KL from full attention over the same keys, in nats."""
-    return _paired(study, arm, reference, "kl_to_full", 1.0, "nats")
+    return paired(study, _items, arm, reference, "kl_to_full", 1.0, "nats")
 
 
 def merge_mass(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> Measured:
     """Difference of the attention that the chunk with the answer gets, in points (of 100)."""
-    return _paired(study, arm, reference, "gold_mass", 100.0, "points")
+    return paired(study, _items, arm, reference, "gold_mass", 100.0, "points")
 
 
 def merge_ppl(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> Measured:
     """Change of a text's perplexity, in percent."""
-    nats = _paired(study, arm, reference, "score", 1.0, "nats")
+    nats = paired(study, _items, arm, reference, "score", 1.0, "nats")
     change = Interval(*(float(100 * np.expm1(value)) for value in nats.difference))
     return Measured(change, why=nats.why.replace("nats", "percent"))
 
@@ -40,18 +40,6 @@ def merge_peak(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> 
     """Change of the peak memory beyond the chunks' own entries, in percent; it is counted."""
     own, other = ([exact(row["peak_extra_bytes"])] for row in (arm, reference))
     return Measured(change_pct(own, other))
-
-
-def _paired(
-    study: Study,
-    arm: pd.Series[Any],
-    reference: pd.Series[Any],
-    column: str,
-    scale: float,
-    unit: str,
-) -> Measured:
-    own, other = (_items(study, row) for row in (arm, reference))
-    return paired(study, own, other, column, scale, unit)
 
 
 def _items(study: Study, arm: pd.Series[Any]) -> pd.DataFrame:

@@ -15,24 +15,16 @@ from kvpareto.claims.study import Study, path_of
 
 def score(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> Measured:
     """Difference of the mean score in points (of 100), over the items that both arms answered."""
-    return _paired(study, arm, reference, "score", 100.0, "points")
+    return paired(study, _answers, arm, reference, "score", 100.0, "points")
 
 
 def kl_first_token(study: Study, arm: pd.Series[Any], reference: pd.Series[Any]) -> Measured:
     """Difference of the first answer token's KL from a full prefill, in nats."""
-    return _paired(study, arm, reference, "kl_first_token", 1.0, "nats")
+    return paired(study, _answers, arm, reference, "kl_first_token", 1.0, "nats")
 
 
-def _paired(
-    study: Study,
-    arm: pd.Series[Any],
-    reference: pd.Series[Any],
-    column: str,
-    scale: float,
-    unit: str,
-) -> Measured:
-    own, other = (study.answers(path_of(row)) for row in (arm, reference))
-    return paired(study, own, other, column, scale, unit)
+def _answers(study: Study, arm: pd.Series[Any]) -> pd.DataFrame:
+    return study.answers(path_of(arm))
 
 
 def ttft(study: Study, arm: pd.Series[Any], reference: pd.Series[Any] | None) -> Measured:
