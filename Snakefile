@@ -12,6 +12,8 @@
 #   results/merge/<model>/<task or text>/<offset>/<setting>/  one quality run of a merge
 #   results/merge_memory/<model>/                             memory and time of the merge, alone
 #   results/attention/                                        micro-benchmarks of self-attention
+#   results/gguf/<shape>/<type>.gguf                          weights for llama.cpp
+#   results/decode/<group>/<shape>/cap<cap>/threads<n>/       engines that took turns, alone
 #   results/models/<model>/                                   converted models
 #   results/tables/<name>.{csv,parquet,html}                  leaf tables
 #   results/figures/<figure>/...                              pictures of the report
@@ -41,6 +43,7 @@ include: "rules/spikes.smk"
 include: "rules/probes.smk"
 include: "rules/merge.smk"
 include: "rules/attention.smk"
+include: "rules/decode.smk"
 include: "rules/claims.smk"
 include: "rules/reuse_report.smk"
 include: "rules/report.smk"
@@ -53,3 +56,4 @@ rule all:
         rules.reuse_leaves.input if REUSE_ARMS else [],
         rules.merge_leaves.input if MERGE_ARMS else [],
         rules.attention_leaves.input if SETTINGS.attention else [],
+        rules.decode_leaves.input if DECODE_RUNS else [],

@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from kvpareto.claims import comparisons
+from kvpareto.engine.arms import compared, decode_runs
+from kvpareto.engine.engine import PACKAGE as ENGINES
 from kvpareto.eviction.arms import (
     baseline,
     batches,
@@ -37,6 +39,7 @@ try:
     REUSE_BATCHES = reuse_batches(REUSE_ARMS)
     MERGE_ARMS = merge_arms(SETTINGS)
     MERGE_BATCHES = merge_batches(MERGE_ARMS)
+    DECODE_RUNS = decode_runs(SETTINGS)
 except SettingsError as error:
     raise WorkflowError(str(error))
 
@@ -47,6 +50,8 @@ MERGE_ARM_OF = {arm.path: arm for arm in MERGE_ARMS}
 EVICTION_TABLES = ("eviction", "timing", "spikes", "memory") if ARMS else ()
 REUSE_TABLES = ("reuse",) if REUSE_ARMS else ()
 MERGE_TABLES = ("merge",) if MERGE_ARMS else ()
+COMPARED_RUNS = compared(DECODE_RUNS, SETTINGS.decode.shapes)
+DECODE_TABLES = ("decode",) if DECODE_RUNS else ()
 ATTENTION_TABLES = ("attention",) if SETTINGS.attention else ()
 PROBE_TABLES = ("probes",) if ARMS or SETTINGS.merge_probes.models else ()
 PROBES, COMPARISONS, MERGE_PROBES = (
@@ -60,6 +65,7 @@ UNTIMED = ("oracle", "random")  # an oracle knows the truth already; random is a
 
 
 wildcard_constraints:
+    shape="|".join(map(re.escape, SETTINGS.decode.shapes)) or "none",
     model="|".join(map(re.escape, {**SETTINGS.models, **SETTINGS.reference})),
     text="|".join(map(re.escape, SETTINGS.texts)),
     task="|".join(map(re.escape, SETTINGS.tasks)) or "none",
@@ -875,4 +881,74 @@ def trace_params(wildcards):
     return {
         "names": [f"lazy R{arm.setting['period']}, cap {arm.cap}" for arm in arms],
         "stretch": {"document": 0, "length": 600},
+    }
+
+
+def shape_files(shape):
+    """Files of the model that a shape names; none for random weights."""
+    model = SETTINGS.decode.shapes[shape].model
+    return [] if model is None else files_of_model(model)
+
+
+def shape_params(wildcards):
+    """A shape, and the model that it names."""
+    return params_of_shape(wildcards.shape)
+
+
+def params_of_shape(shape):
+    own = SETTINGS.decode.shapes[shape]
+    model = None if own.model is None else SETTINGS.models[own.model].model_dump()
+    return {"shape": own.model_dump(), "model": model}
+
+
+def gguf_files(run):
+    """The weights of a run as GGUF, by type."""
+    return {kind: f"results/gguf/{run.shape}/{kind}.gguf" for kind in run.gguf}
+
+
+def decode_files(run):
+    """What a comparison of engines reads."""
+    shape = SETTINGS.decode.shapes[run.shape]
+    ids = [] if shape.model is None else [ids_file(shape.model, shape.text)]
+    return {"ids": ids, "model": shape_files(run.shape), "gguf": [*gguf_files(run).values()]}
+
+
+def engine_modules(run):
+    """The engines that a comparison loads by name."""
+    return [f"{ENGINES}.{name}" for name in run.engines]
+
+
+def decode_params(run):
+    """What a comparison of engines needs to know."""
+    return params_of_shape(run.shape) | {
+        "arms": [[name, parameters] for name, parameters in run.arms],
+        "cap": run.cap,
+        "sinks": SETTINGS.decode.sinks,
+        "threads": run.threads,
+        "gguf": gguf_files(run),
+        "quality": SETTINGS.decode.quality.model_dump(),
+        "timing": SETTINGS.decode.timing.model_dump(),
+        "confidence": SETTINGS.statistics.confidence,
+        "modules": engine_modules(run),
+    }
+
+
+def decode_table_params():
+    """Where each comparison of engines is, and what it is of."""
+    return {
+        "runs": [
+            {
+                "group": run.group,
+                "shape": run.shape,
+                "cap": run.cap,
+                "threads": run.threads,
+                "time": f"results/decode/{run.path}/time.parquet",
+                "quality": (
+                    f"results/decode/{run.place}/quality.parquet"
+                    if SETTINGS.decode.shapes[run.shape].model is not None
+                    else None
+                ),
+            }
+            for run in DECODE_RUNS
+        ]
     }

@@ -41,6 +41,13 @@ class Swept(BaseModel):
 MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
+def without_null(groups: Any) -> Any:
+    """An overlay cannot remove a key, so `group: null` takes a group out."""
+    if not isinstance(groups, dict):
+        return groups
+    return {name: group for name, group in groups.items() if group is not None}
+
+
 def explain(error: Any) -> str:
     """One line for one pydantic error: path, what is wrong, the value, what to do."""
     # pydantic puts the kind of a text or a task behind its name: no place in the file.

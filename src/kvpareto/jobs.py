@@ -94,10 +94,16 @@ class RefusedError(RuntimeError):
     """What is asked for is known not to work; the message says why."""
 
 
+class UnavailableError(RuntimeError):
+    """What is asked for cannot run on this machine; the message says what is missing."""
+
+
 def failure(error: Exception) -> tuple[str, str]:
-    """Status (`oom`, `refused` or `invalid`) and reason of a measurement that raised."""
+    """Status (`refused`, `unavailable`, `oom` or `invalid`) and reason of a measurement."""
     if isinstance(error, RefusedError):
         return "refused", str(error)
+    if isinstance(error, UnavailableError):
+        return "unavailable", str(error)
     # The CPU's allocator raises a RuntimeError with these words, CUDA's one of its own.
     words = ("can't allocate memory", "out of memory")
     memory = isinstance(error, MemoryError) or any(word in str(error) for word in words)

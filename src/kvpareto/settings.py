@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kvpareto.attention_settings import AttentionSettings
 from kvpareto.claim_settings import Claim, Margins, Recommendation, RecommendedTest
-from kvpareto.config_base import GroupName, Name, Strict, explain
+from kvpareto.config_base import GroupName, Name, Strict, explain, without_null
+from kvpareto.decode_settings import DecodeSettings
 from kvpareto.eviction_settings import (
     BaselineSettings,
     EvictionGroup,
@@ -59,6 +60,7 @@ class Settings(Strict):
     merge_memory: MergeMemorySettings = MergeMemorySettings()
     merge_probes: MergeProbeSettings = MergeProbeSettings()
     attention: AttentionSettings | None = Field(None, description="null: no such part")
+    decode: DecodeSettings = DecodeSettings()
     quality: QualitySettings = QualitySettings()
     baseline: BaselineSettings = BaselineSettings()
     timing: TimingSettings = TimingSettings()
@@ -72,15 +74,12 @@ class Settings(Strict):
     @field_validator("eviction", "reuse", "merge", mode="before")
     @classmethod
     def _drop_null_groups(cls, groups: Any) -> Any:
-        """An overlay cannot remove a key, so `group: null` takes a group out."""
-        if not isinstance(groups, dict):
-            return groups
-        return {name: group for name, group in groups.items() if group is not None}
+        return without_null(groups)
 
     @model_validator(mode="after")
     def _groups_name_what_exists(self) -> Settings:
-        parts = (self.eviction, self.reuse, self.merge, self.attention)
-        problems = [] if any(parts) else ["eviction, reuse, merge: no group in any of them"]
+        parts = (self.eviction, self.reuse, self.merge, self.attention, self.decode.groups)
+        problems = [] if any(parts) else ["eviction, reuse, merge, decode: no group in any of them"]
         if self.merge_probes.models and not self.merge_probes.tasks:
             problems.append("merge_probes.tasks: models are named and no tasks; name both or none")
         if self.merge_memory.models and not self.merge:
@@ -114,6 +113,11 @@ class Settings(Strict):
         problems += _unknown("merge_memory.models", self.merge_memory.models, "models", self.models)
         problems += _unknown("merge_probes.models", self.merge_probes.models, "models", self.models)
         problems += _unknown("merge_probes.tasks", self.merge_probes.tasks, "tasks", self.tasks)
+        for name, shape in self.decode.shapes.items():
+            for kind, own in (("model", shape.model), ("text", shape.text)):
+                if own is not None:
+                    where = f"decode.shapes.{name}.{kind}"
+                    problems += _unknown(where, [own], f"{kind}s", known[f"{kind}s"])
         problems += _unknown("reuse_timing.tasks", self.reuse_timing.tasks, "tasks", self.tasks)
         for name, model in self.models.items():
             if model.converted is not None:

@@ -32,6 +32,7 @@ LEVELS = (
         "reuse_settings",
         "merge_settings",
         "attention_settings",
+        "decode_settings",
         "claim_settings",
     ),
     ("reference_settings",),

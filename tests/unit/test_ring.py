@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 
 from kvpareto.attention.rope import Rotary
 from kvpareto.cache.layouts import EvictingCache
-from kvpareto.cache.ring import RING_ATTENTION, RingClock, RingLayer
+from kvpareto.cache.ring import RING_ATTENTION, RingLayer
+from kvpareto.cache.ring_clock import RingClock
 from kvpareto.eviction.autocap import build_policy
 from kvpareto.eviction.policy import sinks_and_recent
 from kvpareto.measure.stream import Stream, new_cache

@@ -103,7 +103,7 @@ def test_null_takes_a_group_out():
     update_config(config, {"eviction": {"core": None, "other": SMALL["eviction"]["core"]}})
     assert list(parse_settings(config).eviction) == ["other"]
     config["eviction"]["other"] = None
-    assert "eviction, reuse, merge: no group in any of them" in complaint(config)
+    assert "eviction, reuse, merge, decode: no group in any of them" in complaint(config)
 
 
 def test_null_takes_a_depth_out():

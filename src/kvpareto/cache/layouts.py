@@ -11,7 +11,8 @@ from transformers.cache_utils import Cache
 from kvpareto.attention.rope import Rotary
 from kvpareto.cache.compacting import CompactingLayer
 from kvpareto.cache.overwriting import OverwritingLayer
-from kvpareto.cache.ring import RingClock, RingLayer
+from kvpareto.cache.ring import RingLayer
+from kvpareto.cache.ring_clock import RingClock
 from kvpareto.cache.slots import EvictingLayer
 from kvpareto.cache.soft_ring import SoftRingLayer
 from kvpareto.cache.staging import Staging

@@ -25,85 +25,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from kvpareto.attention.rope import Rotary
+from kvpareto.cache.ring_clock import RingClock
 from kvpareto.cache.slots import EvictingLayer
 
 RING_ATTENTION = "kvpareto_ring"
-
-
-class RingClock:
-    """The time of a ring, on the device, and what follows from it; shared by all layers.
-
-    Everything is computed once per forward pass and written in place, without a look from the host,
-    so that a decode step can be compiled as one graph and captured in a CUDA graph.
-
-    Attributes:
-        position: [1], int64, index in the stream of the next token.
-        columns: [sinks + 1], int64, the slots that a step writes: the sinks and the new token's.
-        query_due: whether keys of this pass are rotated and the query is not yet.
-    """
-
-    def __init__(self, rotary: Rotary, cap: int, sinks: int) -> None:
-        """
-        Args:
-            cap: entries attended, the current token's included: the policy's capacity and one.
-
-        Raises:
-            ValueError: no room for a recent token beside the sinks.
-        """
-        if not 0 <= sinks < cap:
-            raise ValueError(f"a ring of cap {cap} cannot hold {sinks} sinks and a recent token")
-        self.cap, self.sinks = cap, sinks
-        frequency = rotary.inv_freq.double()
-        # cos is even and sin is odd: both halves of x become x * cos + (halves swapped) * sin.
-        self._frequency = torch.cat([-frequency, frequency])
-        device = frequency.device
-        self.position = torch.zeros(1, dtype=torch.int64, device=device)
-        self.columns = torch.arange(sinks + 1, device=device)
-        # What a key in `columns` lacks, in a step, beyond the index of the new token.
-        self._lag = torch.zeros(sinks + 1, dtype=torch.int64, device=device)
-        self._cos = torch.empty(sinks + 1, rotary.dim, device=device)
-        self._sin = torch.empty_like(self._cos)
-        self.query_due = False
-        for buffer in (self.position, self.columns, self._lag, self._cos, self._sin):
-            torch._dynamo.mark_static_address(buffer)
-
-    def reset(self) -> None:
-        """Back to the first token."""
-        self.position.zero_()
-        self.query_due = False
-
-    def tick(self, new: int, held: int) -> None:
-        """Begin the forward pass that adds `new` tokens to `held` entries."""
-        if held < self.sinks:
-            # A sink arrives rotated for its index within its own forward pass.
-            self._lag[held : min(held + new, self.sinks)] = held - (self.cap - 1)
-        angle = (self.position + self._lag)[:, None] * self._frequency
-        self._cos.copy_(angle.cos())
-        self._sin.copy_(angle.sin())
-        self.columns[self.sinks :] = self.sinks + (self.position - self.sinks) % self.recents
-        self.position += new
-
-    @property
-    def recents(self) -> int:
-        """Slots that are not the sinks'."""
-        return self.cap - self.sinks
-
-    def turn(self, x: torch.Tensor) -> torch.Tensor:
-        """Rotate queries or keys of this pass, [batch, heads, new, head_dim], as they arrived."""
-        return _turned(x, self._cos[self.sinks :], self._sin[self.sinks :])
-
-    def turn_written(self, x: torch.Tensor) -> torch.Tensor:
-        """Rotate the keys of `columns`, [batch, heads, sinks + 1, head_dim], as they arrived."""
-        return _turned(x, self._cos, self._sin)
-
-
-def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate in float32, rounding once; dimensions beyond the tables pass through."""
-    dim = cos.shape[-1]
-    part = x[..., :dim].float()
-    turned = torch.addcmul(part * cos, part.roll(dim // 2, dims=-1), sin).to(x.dtype)
-    return turned if dim == x.shape[-1] else torch.cat([turned, x[..., dim:]], dim=-1)
 
 
 class RingLayer(EvictingLayer):
@@ -144,7 +69,7 @@ class RingLayer(EvictingLayer):
         self._keys = key_states.new_zeros(batch, heads, self.slots, head_dim)
         self._values = value_states.new_zeros(batch, heads, self.slots, value_states.shape[-1])
         # The keys of `clock.columns` as they arrived.
-        self._arrived = key_states.new_zeros(batch, heads, self.clock.sinks + 1, head_dim)
+        self._arrived = key_states.new_zeros(batch, heads, self.clock.moving + 1, head_dim)
         for buffer in (self._keys, self._values, self._arrived):
             torch._dynamo.mark_static_address(buffer)
         self.is_initialized = True
@@ -172,7 +97,7 @@ class RingLayer(EvictingLayer):
 
         Returns:
             Keys and values of all entries, [batch, heads, length, head_dim], as views; in the order
-            of `columns`.
+            of `columns`. While the clock says `growing`, whole buffers.
 
         Raises:
             RuntimeError: several tokens and not enough free slots, or another attention function.
@@ -188,11 +113,12 @@ class RingLayer(EvictingLayer):
         new = key_states.shape[2]
         if self.leads:
             self.clock.tick(new, self._length)
-        if new == 1 and self._length >= self.slots - 1:
+        if new == 1 and (self.clock.growing or self._length >= self.slots - 1):
             self._overwrite(key_states, value_states)
         else:
             self._append(key_states, value_states)
-        entries = slice(0, self._length)
+        # A slice of a length that grows would be a graph for each length.
+        entries = slice(0, self.slots if self.clock.growing else self._length)
         self.keys, self.values = self._keys[:, :, entries], self._values[:, :, entries]
         return self.keys, self.values
 
@@ -200,7 +126,7 @@ class RingLayer(EvictingLayer):
         begin, end = self._length, self._length + key_states.shape[2]
         if end > self.slots:
             raise RuntimeError(f"{end} slots needed, {self.slots} there: call make_room")
-        sinks = max(0, min(end, self.clock.sinks) - begin)
+        sinks = max(0, min(end, self.clock.moving) - begin)
         self._arrived[:, :, begin : begin + sinks] = key_states[:, :, :sinks]
         self._keys[:, :, begin:end] = self.clock.turn(key_states)
         self._values[:, :, begin:end] = value_states
@@ -208,10 +134,15 @@ class RingLayer(EvictingLayer):
 
     def _overwrite(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         clock = self.clock
-        self._arrived[:, :, clock.sinks :] = key_states
+        self._arrived[:, :, clock.moving :] = key_states
         self._keys.index_copy_(2, clock.columns, clock.turn_written(self._arrived))
-        self._values.index_copy_(2, clock.columns[clock.sinks :], value_states)
-        self._length = self.slots
+        self._values.index_copy_(2, clock.columns[clock.moving :], value_states)
+        if not clock.growing:
+            self._length = self.slots
+
+    def grew(self) -> None:
+        """Count the token of a step that ran while the clock said `growing`."""
+        self._length += 1
 
     def evict(self, keep: torch.Tensor, end: int) -> None:
         """Say that the oldest recent entry goes; the next token is written over it.
@@ -259,7 +190,8 @@ def attend_ring(
 ) -> tuple[torch.Tensor, None]:
     """The models' `sdpa` attention, after turning the query into the ring's frame.
 
-    Without a ring it is `sdpa` itself, so that a model can stay under it for every layout.
+    Without a ring it is `sdpa` itself, so that a model can stay under it for every layout. While
+    the ring is growing, slots that are free yet are masked.
 
     Args:
         query: [batch, heads, queries, head_dim].
@@ -271,6 +203,8 @@ def attend_ring(
     if ring is not None:
         query = ring.turn(query)
         ring.query_due = False
+        if ring.growing:
+            attention_mask = ring.visible[None, None, None]
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return output, None
 

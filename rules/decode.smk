@@ -1,0 +1,83 @@
+# The decode engine: how long a token takes, whether it is the right one, beside real peers.
+
+
+# A rule for each comparison: editing an engine re-runs only those that it is part of.
+for run in COMPARED_RUNS:
+
+    rule:
+        name:
+            f"decode_quality_{run.group}_{run.shape}_{run.cap}"
+        input:
+            **decode_files(run),
+        output:
+            rows=f"results/decode/{run.place}/quality.parquet",
+            provenance=f"results/decode/{run.place}/quality.json",
+        log:
+            f"results/logs/decode_quality/{run.place}.log",
+        conda:
+            "../envs/kvpareto.yaml"
+        threads: 1
+        params:
+            p=decode_params(run),
+            code=code("decode_quality.py", *engine_modules(run)),
+            env=ENVIRONMENT,
+        script:
+            "../workflow/scripts/decode_quality.py"
+
+
+for run in DECODE_RUNS:
+
+    rule:
+        name:
+            f"decode_time_{run.group}_{run.shape}_{run.cap}_{run.threads}"
+        input:
+            **decode_files(run),
+            # Compiled steps lie ready by then.
+            compared=[f"results/decode/{run.place}/quality.parquet"] if run in COMPARED_RUNS else [],
+        output:
+            rows=f"results/decode/{run.path}/time.parquet",
+            tokens=f"results/decode/{run.path}/tokens.parquet",
+            provenance=f"results/decode/{run.path}/provenance.json",
+        log:
+            f"results/logs/decode_time/{run.path}.log",
+        conda:
+            "../envs/kvpareto.yaml"
+        # More threads than any machine has: scaled down to all cores, so nothing runs beside it.
+        threads: 999
+        params:
+            p=decode_params(run),
+            code=code("decode_time.py", *engine_modules(run)),
+            env=ENVIRONMENT,
+        script:
+            "../workflow/scripts/decode_time.py"
+
+
+rule decode_table:
+    input:
+        time=[f"results/decode/{run.path}/time.parquet" for run in DECODE_RUNS],
+        quality=[f"results/decode/{run.place}/quality.parquet" for run in COMPARED_RUNS],
+    output:
+        csv="results/tables/decode.csv",
+        parquet="results/tables/decode.parquet",
+        html=report(
+            "results/tables/decode.html",
+            caption="../workflow/report/decode_table.rst",
+            category="Decode",
+            subcategory="Tables",
+            labels={"table": "every engine"},
+        ),
+    log:
+        "results/logs/decode_table.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=decode_table_params(),
+        code=code("decode_table.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/decode_table.py"
+
+
+rule decode_leaves:
+    input:
+        "results/tables/decode.csv",

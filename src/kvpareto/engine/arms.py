@@ -1,0 +1,85 @@
+"""From the decode groups in the configuration to single runs."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from kvpareto.decode_settings import EngineArms, ShapeSettings
+from kvpareto.engine.engine import PACKAGE, YARDSTICK, Arm, Engine, engine_name, engine_of
+from kvpareto.methods import spanned
+from kvpareto.settings import Settings, SettingsError
+
+
+@dataclass(frozen=True)
+class DecodeRun:
+    """Engines that take turns in one process."""
+
+    group: str
+    shape: str
+    cap: int
+    threads: int
+    arms: tuple[Arm, ...]
+
+    @property
+    def place(self) -> str:
+        """Its place below `results/decode/`, without the threads."""
+        return f"{self.group}/{self.shape}/cap{self.cap}"
+
+    @property
+    def path(self) -> str:
+        """Its place below `results/decode/`."""
+        return f"{self.place}/threads{self.threads}"
+
+    @property
+    def engines(self) -> list[str]:
+        """Names of the engines' modules."""
+        return sorted({name for name, _ in self.arms})
+
+    @property
+    def gguf(self) -> list[str]:
+        """Types of GGUF files that its engines read."""
+        kinds = {engine_of(name, parameters).gguf for name, parameters in self.arms}
+        return sorted(kind for kind in kinds if kind is not None)
+
+
+def decode_runs(settings: Settings) -> list[DecodeRun]:
+    """All runs of a study, in a stable order.
+
+    Raises:
+        SettingsError: every engine that is not possible, each with its path and what to do.
+    """
+    runs, problems = [], []
+    for name, group in settings.decode.groups.items():
+        arms: dict[str, Arm] = {YARDSTICK: (YARDSTICK, {})}
+        for index, entry in enumerate(group.arms):
+            try:
+                for parameters in settings_of(entry):
+                    arms[engine_name(entry.engine, parameters)] = (entry.engine, parameters)
+            except (TypeError, ValueError) as error:
+                problems.append(f"decode.groups.{name}.arms.{index}: {error}")
+        for shape, cap, threads in itertools.product(group.shapes, group.caps, group.threads):
+            runs.append(DecodeRun(name, shape, cap, threads, tuple(arms.values())))
+    if problems:
+        raise SettingsError("the configuration has impossible engines:\n  " + "\n  ".join(problems))
+    return runs
+
+
+def settings_of(entry: EngineArms) -> Any:
+    """Every setting that one entry of a group spans.
+
+    Raises:
+        ValueError, TypeError: no such engine or parameter, or a value it cannot have.
+    """
+    return spanned(PACKAGE, Engine, "engine", entry.engine, entry.sweeps)
+
+
+def compared(runs: list[DecodeRun], shapes: dict[str, ShapeSettings]) -> list[DecodeRun]:
+    """One run for each place whose weights are trained: what is held against the oracle."""
+    return [
+        run
+        for _, same in itertools.groupby(runs, lambda run: run.place)
+        for run in [next(same)]
+        if shapes[run.shape].model is not None
+    ]
