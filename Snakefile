@@ -56,4 +56,4 @@ rule all:
         rules.reuse_leaves.input if REUSE_ARMS else [],
         rules.merge_leaves.input if MERGE_ARMS else [],
         rules.attention_leaves.input if SETTINGS.attention else [],
-        rules.decode_leaves.input if DECODE_RUNS else [],
+        rules.decode_leaves.input if DECODE_TABLES else [],

@@ -10,11 +10,13 @@ rule claims_table:
                 *REUSE_TABLES,
                 *MERGE_TABLES,
                 *ATTENTION_TABLES,
+                *DECODE_TABLES,
                 *PROBE_TABLES,
             )
         },
         answers=expand("results/reuse/{arm}/items.parquet", arm=REUSE_ARM_OF),
         merged=expand("results/merge/{arm}/items.parquet", arm=MERGE_ARM_OF),
+        decode_tokens=[f"results/decode/{run.path}/tokens.parquet" for run in DECODE_RUNS],
         settings=expand("results/eviction/{arm}/setting.json", arm=ARM_OF),
         tokens=expand("results/eviction/{arm}/tokens.parquet", arm=ARM_OF),
     output:

@@ -51,7 +51,10 @@ EVICTION_TABLES = ("eviction", "timing", "spikes", "memory") if ARMS else ()
 REUSE_TABLES = ("reuse",) if REUSE_ARMS else ()
 MERGE_TABLES = ("merge",) if MERGE_ARMS else ()
 COMPARED_RUNS = compared(DECODE_RUNS, SETTINGS.decode.shapes)
-DECODE_TABLES = ("decode",) if DECODE_RUNS else ()
+DECODE_TABLES = (
+    *(["decode"] if DECODE_RUNS else []),
+    *(["decode_age"] if SETTINGS.decode.age.shapes else []),
+)
 ATTENTION_TABLES = ("attention",) if SETTINGS.attention else ()
 PROBE_TABLES = ("probes",) if ARMS or SETTINGS.merge_probes.models else ()
 PROBES, COMPARISONS, MERGE_PROBES = (
@@ -737,6 +740,7 @@ def provenance_files():
         *(f"results/reuse_timing/{depth}" for depth in SETTINGS.reuse_timing.depths if REUSE_ARMS),
         *(f"results/merge/{arm.path}" for arm in MERGE_ARMS),
         *(f"results/merge_memory/{model}" for model in SETTINGS.merge_memory.models),
+        *(f"results/decode/{run.path}" for run in DECODE_RUNS),
     ]
     return [
         *(f"{folder}/provenance.json" for folder in folders),
@@ -753,6 +757,7 @@ def provenance_files():
         ),
         *(file.replace(".parquet", ".json") for file in merge_probe_files()),
         *(f"results/attention/{part}.json" for part in ("quality", "time") if SETTINGS.attention),
+        *(f"results/decode/{run.place}/quality.json" for run in COMPARED_RUNS),
     ]
 
 
@@ -931,6 +936,11 @@ def decode_params(run):
         "confidence": SETTINGS.statistics.confidence,
         "modules": engine_modules(run),
     }
+
+
+def decoded():
+    """All (group, shape) whose engines took turns."""
+    return sorted({(run.group, run.shape) for run in DECODE_RUNS})
 
 
 def decode_table_params():

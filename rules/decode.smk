@@ -78,6 +78,123 @@ rule decode_table:
         "../workflow/scripts/decode_table.py"
 
 
+rule decode_bandwidth:
+    input:
+        decode=rules.decode_table.output.parquet,
+    output:
+        report(
+            "results/figures/decode_bandwidth/{group}/{shape}.svg",
+            caption="../workflow/report/decode_bandwidth.rst",
+            category="Decode",
+            subcategory="Figures",
+            labels={
+                "figure": "time against bandwidth",
+                "group": "{group}",
+                "shape": "{shape}",
+            },
+        ),
+    log:
+        "results/logs/decode_bandwidth/{group}/{shape}.log",
+    wildcard_constraints:
+        group="[a-z0-9][a-z0-9_]*",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("decode_bandwidth.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/decode_bandwidth.py"
+
+
+rule decode_steps:
+    input:
+        decode=rules.decode_table.output.parquet,
+    output:
+        report(
+            "results/figures/decode_steps/{group}/{shape}.svg",
+            caption="../workflow/report/decode_steps.rst",
+            category="Decode",
+            subcategory="Figures",
+            labels={
+                "figure": "steps and speed-ups",
+                "group": "{group}",
+                "shape": "{shape}",
+            },
+        ),
+    log:
+        "results/logs/decode_steps/{group}/{shape}.log",
+    wildcard_constraints:
+        group="[a-z0-9][a-z0-9_]*",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("decode_steps.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/decode_steps.py"
+
+
+rule decode_age_figure:
+    input:
+        age="results/decode/age/{shape}/age.parquet",
+        slopes="results/tables/decode_age.parquet",
+    output:
+        report(
+            "results/figures/decode_age/{shape}.svg",
+            caption="../workflow/report/decode_age.rst",
+            category="Decode",
+            subcategory="Figures",
+            labels={
+                "figure": "age of the stream",
+                "shape": "{shape}",
+            },
+        ),
+    log:
+        "results/logs/decode_age/{shape}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("decode_age_figure.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/decode_age_figure.py"
+
+
+rule rotation_drift:
+    input:
+        drift="results/decode/drift.parquet",
+    output:
+        report(
+            "results/figures/rotation_drift.svg",
+            caption="../workflow/report/rotation_drift.rst",
+            category="Decode",
+            subcategory="Figures",
+            labels={
+                "figure": "drift of rotations",
+            },
+        ),
+    log:
+        "results/logs/rotation_drift.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={},
+        code=code("rotation_drift.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/rotation_drift.py"
+
+
 rule decode_leaves:
     input:
-        "results/tables/decode.csv",
+        expand("results/tables/{table}.csv", table=DECODE_TABLES),
+        [
+            f"results/figures/{figure}/{group}/{shape}.svg"
+            for figure in ("decode_bandwidth", "decode_steps")
+            for group, shape in decoded()
+        ],
+        expand("results/figures/decode_age/{shape}.svg", shape=SETTINGS.decode.age.shapes),
+        "results/figures/rotation_drift.svg",

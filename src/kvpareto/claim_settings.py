@@ -35,6 +35,22 @@ PairMetric = Literal[
     "merge_mass",
     "merge_ppl",
     "merge_peak",
+    "decode_tpot",
+    "decode_tail",
+]
+
+DecodeColumn = Literal[
+    "bandwidth_share",
+    "finite",
+    "kl_to_oracle",
+    "kl_to_oracle_max",
+    "peak_bytes",
+    "speedup_vs_recompute",
+    "speedup_vs_strict",
+    "top1_agreement",
+    "tpot_ms_p50",
+    "tpot_ms_p99",
+    "tpot_ratio",
 ]
 
 SAME = "same"
@@ -44,9 +60,10 @@ Scalar = bool | int | float | str | None
 
 
 def _names_a_policy(selector: dict[str, Scalar | list[Scalar]]) -> dict[str, Scalar | list[Scalar]]:
-    if not {"policy", "strategy", "offset"} & selector.keys():
+    if not {"policy", "strategy", "offset", "engine"} & selector.keys():
         raise ValueError(
-            "must name a policy, a strategy or an offset, for example {policy: lazy, period: 64}"
+            "must name a policy, a strategy, an offset or an engine, for example "
+            "{policy: lazy, period: 64}"
         )
     return selector
 
@@ -79,9 +96,9 @@ class PairTest(Strict):
     """Arms against a reference.
 
     The reference has the arm's model, text, cap, cap_on, sinks, ratio, check_layer, positions,
-    chunks and top_k unless it names them. One that is null is what chance gives: for spikes, the
-    same curve around boundaries shifted at random; for the time to first token, the full prefill
-    beside it.
+    chunks, top_k, shape, threads and group unless it names them. One that is null is what chance
+    gives: for spikes, the same curve around boundaries shifted at random; for the time to first
+    token, the full prefill beside it.
     """
 
     metric: PairMetric
@@ -143,6 +160,25 @@ class AttentionTest(ValueTest):
     )
 
 
+class DecodeTest(ValueTest):
+    """A column of the decode engines against a value."""
+
+    metric: Literal["decode"]
+    rows: dict[str, Scalar | list[Scalar]] = Field(
+        description="columns of the table `decode` and their values; a list allows each"
+    )
+    column: DecodeColumn = Field(description="the column that is held against the value")
+
+
+class DecodeAgeTest(ValueTest):
+    """Slopes of a decode engine over the age of its stream against a value."""
+
+    metric: Literal["decode_age"]
+    rows: dict[str, Scalar | list[Scalar]] = Field(
+        description="columns of the table `decode_age` and their values; a list allows each"
+    )
+
+
 class RecommendedTest(Strict):
     """The recommended arm of a use: its perplexity against the use's limit (`recommended_ppl`), or
     its time per token against the fastest of other arms within that limit (`recommended_tpot`).
@@ -161,7 +197,9 @@ class RecommendedTest(Strict):
         return self
 
 
-Test = PairTest | StatusTest | ProbeTest | AttentionTest | RecommendedTest
+Test = (
+    PairTest | StatusTest | ProbeTest | AttentionTest | DecodeTest | DecodeAgeTest | RecommendedTest
+)
 
 
 class Claim(Strict):
@@ -170,7 +208,10 @@ class Claim(Strict):
     source: str = Field(description="where the claim is from")
     says: str = Field(description="the claim, in one sentence")
     tests: list[Annotated[Test, Field(discriminator="metric")]] = []
-    not_tested_here: str | None = Field(None, description="why there are no tests")
+    not_tested_here: str | None = Field(
+        None,
+        description="why there are no tests, or what a study lacks that has none of their arms",
+    )
     trick: str | None = Field(None, description="what people do that the claim is about")
     pays_if: Literal["reproduced", "contradicted"] = Field(
         "reproduced", description="the verdict under which the trick pays"
@@ -178,8 +219,8 @@ class Claim(Strict):
 
     @model_validator(mode="after")
     def _tests_or_a_reason(self) -> Claim:
-        if bool(self.tests) == (self.not_tested_here is not None):
-            raise ValueError("give either tests or not_tested_here, the reason for none")
+        if not self.tests and self.not_tested_here is None:
+            raise ValueError("give tests, or not_tested_here, the reason for none")
         return self
 
 

@@ -16,7 +16,10 @@ from kvpareto.records import read_parquet
 from kvpareto.report.merged import with_settings
 from kvpareto.report.tables import write_table
 
-TABLES = ("eviction", "timing", "spikes", "probes", "memory", "reuse", "merge", "attention")
+TABLES = (
+    "eviction", "timing", "spikes", "probes", "memory", "reuse", "merge", "attention", "decode",
+    "decode_age",
+)  # fmt: skip
 
 p = snakemake.params.p
 
@@ -44,6 +47,7 @@ with job(
         tokens=lambda arm: read_parquet(Path("results/eviction") / arm / "tokens.parquet"),
         answers=lambda arm: read_parquet(Path("results/reuse") / arm / "items.parquet"),
         merged=lambda arm: read_parquet(Path("results/merge") / arm / "items.parquet"),
+        decode_tokens=lambda run: read_parquet(Path("results/decode") / run / "tokens.parquet"),
         statistics=StatisticsSettings(**p["statistics"]),
         margins=Margins(**p["margins"]),
         recommend=uses,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,16 +10,17 @@ import pandas as pd
 
 from kvpareto.claim_settings import (
     AttentionTest,
-    Expect,
+    DecodeAgeTest,
+    DecodeTest,
     PairTest,
     ProbeTest,
     RecommendedTest,
     StatusTest,
     Test,
-    ValueTest,
 )
 from kvpareto.claims.bootstrap import Interval
-from kvpareto.claims.equivalence import verdict
+from kvpareto.claims.judged import Row, judged, label, missing, spelled, who
+from kvpareto.claims.metrics.decode import decode_tail, decode_tpot
 from kvpareto.claims.metrics.lengths import prunes, trajectory
 from kvpareto.claims.metrics.measured import Measured
 from kvpareto.claims.metrics.memory import peak_bytes
@@ -28,14 +29,10 @@ from kvpareto.claims.metrics.ppl import ppl
 from kvpareto.claims.metrics.reuse import kl_first_token, score, ttft, ttft_operations
 from kvpareto.claims.metrics.spikes import spike_area, spike_peak
 from kvpareto.claims.metrics.tpot import tpot
-from kvpareto.claims.metrics.value import against
 from kvpareto.claims.ratio import exact
 from kvpareto.claims.recommend import candidates, fastest, places
 from kvpareto.claims.study import Study, Table, references, select
-
-NOT_TESTED = "not tested here"
-
-Row = dict[str, Any]
+from kvpareto.claims.values import attention, decode, decode_age, probes
 
 
 class Metric(NamedTuple):
@@ -62,6 +59,8 @@ METRICS = {
     "merge_mass": Metric("merge", merge_mass),
     "merge_ppl": Metric("merge", merge_ppl),
     "merge_peak": Metric("merge", merge_peak),
+    "decode_tpot": Metric("decode", decode_tpot),
+    "decode_tail": Metric("decode", decode_tail),
 }
 
 ALONE = {"ttft": "full prefill", "ttft_operations": "count of operations"}
@@ -75,16 +74,22 @@ def evidence(test: Test, study: Study) -> list[Row]:
         Rows with metric, arm, reference, model, text, estimate, lo, hi, margin, expect, verdict,
         why and machine.
     """
-    if isinstance(test, PairTest):
-        rows = list(_pairs(test, study))
-    elif isinstance(test, StatusTest):
-        rows = list(_statuses(test, study))
-    elif isinstance(test, ProbeTest):
-        rows = list(_probes(test, study))
-    elif isinstance(test, AttentionTest):
-        rows = list(_attention(test, study))
-    else:
-        rows = list(_recommended(test, study))
+    rows: Iterable[Row]
+    match test:
+        case PairTest():
+            rows = _pairs(test, study)
+        case StatusTest():
+            rows = _statuses(test, study)
+        case ProbeTest():
+            rows = probes(test, study)
+        case AttentionTest():
+            rows = attention(test, study)
+        case DecodeTest():
+            rows = decode(test, study)
+        case DecodeAgeTest():
+            rows = decode_age(test, study)
+        case RecommendedTest():
+            rows = _recommended(test, study)
     return [{"metric": test.metric} | row for row in rows]
 
 
@@ -110,6 +115,8 @@ def margin_of(test: PairTest | RecommendedTest, study: Study) -> float:
             "merge_mass": study.margins.mass,
             "merge_ppl": study.margins.ppl,
             "merge_peak": study.margins.memory,
+            "decode_tpot": study.margins.tpot,
+            "decode_tail": study.margins.tpot,
         }.get(test.metric, 0.0)
     margin = default if test.margin is None else test.margin
     return max(margin, study.noise_floor_pct) if test.metric.endswith("tpot") else margin
@@ -127,16 +134,21 @@ def _pairs(test: PairTest, study: Study) -> Iterator[Row]:
             others = [row for _, row in references(arms, arm, test.reference).iterrows()]
         for other in others:
             found = True
-            beside = ALONE.get(test.metric, "chance") if other is None else _label(other)
-            who = _who(arm) | {"reference": beside}
+            beside = ALONE.get(test.metric, "chance") if other is None else label(other)
+            named = who(arm) | {"reference": beside}
             failed = [row for row in (arm, other) if row is not None and row["status"] != "ok"]
+            if failed and failed[0]["status"] == "unavailable":
+                # This machine cannot run it, which says nothing on the claim.
+                why = _failure(failed[0]).why
+                yield missing(why, test.expect, margin) | named
+                continue
             measured = _failure(failed[0]) if failed else compare(study, arm, other)
-            yield who | _judged(measured, margin, test.expect)
+            yield named | judged(measured, margin, test.expect)
     if not found and chosen.empty:
-        yield _missing(f"no arm {_spelled(test.arm)}", test.expect, margin)
+        yield missing(f"no arm {spelled(test.arm)}", test.expect, margin)
     elif not found:
-        lacks = f"no reference {_spelled(test.reference or {})} beside {_spelled(test.arm)}"
-        yield _missing(lacks, test.expect, margin)
+        lacks = f"no reference {spelled(test.reference or {})} beside {spelled(test.arm)}"
+        yield missing(lacks, test.expect, margin)
 
 
 def _statuses(test: StatusTest, study: Study) -> Iterator[Row]:
@@ -144,46 +156,9 @@ def _statuses(test: StatusTest, study: Study) -> Iterator[Row]:
     for _, arm in chosen.iterrows():
         why = f"the status is {arm['status']}"
         measured = Measured(exact(float(arm["status"] != test.equals)), why=why)
-        yield _who(arm) | {"reference": test.equals} | _judged(measured, 0.0, "equal")
+        yield who(arm) | {"reference": test.equals} | judged(measured, 0.0, "equal")
     if chosen.empty:
-        yield _missing(f"no arm {_spelled(test.arm)}", "equal", 0.0)
-
-
-def _probes(test: ProbeTest, study: Study) -> Iterator[Row]:
-    wanted: dict[str, Any] = {"probe": test.probe, "measure": test.measure}
-    chosen = select(study.probes, wanted)
-    if test.setting and len(chosen):
-        wanted["setting"] = test.setting
-        chosen = chosen[[test.setting in str(name).split("-") for name in chosen["setting"]]]
-    for _, row in chosen.iterrows():
-        parts = [row[name] for name in ("probe", "setting", "measure") if row[name]]
-        who = {"arm": "/".join(parts), "reference": f"{test.value:g}"}
-        who |= {"model": row["model"], "text": row["text"]}
-        machine = study.machines if test.of != "values" else ""
-        yield _against(row, test, machine) | who
-    if chosen.empty:
-        lacks = f"no probe {_spelled(wanted)}"
-        yield _missing(lacks, test.expect, test.margin)
-
-
-def _attention(test: AttentionTest, study: Study) -> Iterator[Row]:
-    chosen = select(study.attention, test.rows)
-    for _, row in chosen.iterrows():
-        who = {"arm": f"{row['backend']}/{row['measure']}", "reference": f"{test.value:g}"}
-        who |= {"model": "self-attention", "text": f"{row['length']} tokens, {row['dtype']}"}
-        # Times have a machine, what is counted or compared has none.
-        machine = "" if pd.isna(row["machine"]) else row["machine"]
-        yield _against(row, test, machine) | who
-    if chosen.empty:
-        yield _missing(f"no row {_spelled(test.rows)}", test.expect, test.margin)
-
-
-def _against(row: pd.Series[Any], test: ValueTest, machine: str) -> Row:
-    """A measured row beside the value of a test, or why there is none."""
-    if np.isnan(row["value"]):
-        lacks = ": ".join(part for part in (row["status"], row.get("why")) if part)
-        return _missing(lacks, test.expect, test.margin)
-    return _judged(against(row, test, machine), test.margin, test.expect)
+        yield missing(f"no arm {spelled(test.arm)}", "equal", 0.0)
 
 
 def _recommended(test: RecommendedTest, study: Study) -> Iterator[Row]:
@@ -206,17 +181,17 @@ def _recommended(test: RecommendedTest, study: Study) -> Iterator[Row]:
             reference = f"{rule.ppl_delta_pct:g}%"
             measured = _above_limit(study, arm, rule.ppl_delta_pct)
         else:
-            reference = _label(others.iloc[0])
+            reference = label(others.iloc[0])
             same = others.index[0] == arm.name
             measured = tpot(study, arm, others.iloc[0])
             if same:
                 measured = Measured(exact(0.0), measured.machine, "the arm is itself the fastest")
-        yield _who(arm) | {"reference": reference} | _judged(measured, margin, test.expect)
+        yield who(arm) | {"reference": reference} | judged(measured, margin, test.expect)
     if not found:
         lacks = f"no arm for {test.use}"
         if test.reference is not None:
-            lacks += f", or no {_spelled(test.reference)} within its limit"
-        yield _missing(lacks, test.expect, margin)
+            lacks += f", or no {spelled(test.reference)} within its limit"
+        yield missing(lacks, test.expect, margin)
 
 
 def _above_limit(study: Study, arm: pd.Series[Any], limit_pct: float) -> Measured:
@@ -229,37 +204,5 @@ def _above_limit(study: Study, arm: pd.Series[Any], limit_pct: float) -> Measure
 
 
 def _failure(arm: pd.Series[Any]) -> Measured:
-    why = f"{_label(arm)}: {arm['status']}" + (f", {arm['why']}" if arm["why"] else "")
+    why = f"{label(arm)}: {arm['status']}" + (f", {arm['why']}" if arm["why"] else "")
     return Measured(exact(np.nan), why=why)
-
-
-def _judged(measured: Measured, margin: float, expect: Expect) -> Row:
-    estimate, lo, hi = difference = measured.difference
-    decision = verdict(difference, margin, expect)
-    why = measured.why
-    if decision == "undecided" and not why:
-        why = "no interval" if np.isnan(lo) or np.isnan(hi) else "the interval spans the margin"
-    return {
-        "estimate": estimate, "lo": lo, "hi": hi, "margin": margin, "expect": expect,
-        "verdict": decision, "why": why, "machine": measured.machine,
-    }  # fmt: skip
-
-
-def _missing(why: str, expect: Expect, margin: float) -> Row:
-    texts = dict.fromkeys(("arm", "reference", "model", "text", "machine"), "")
-    numbers = dict.fromkeys(("estimate", "lo", "hi"), np.nan) | {"margin": margin}
-    return texts | numbers | {"expect": expect, "verdict": NOT_TESTED, "why": why}
-
-
-def _who(arm: pd.Series[Any]) -> Row:
-    return {"arm": _label(arm), "model": arm["model"], "text": arm["text"]}
-
-
-def _label(arm: pd.Series[Any]) -> str:
-    layout = arm.get("layout", "compact")
-    shown = "" if layout in ("compact", "none") else f" ({layout})"
-    return f"{arm['policy']}/{arm['setting']}{shown}"
-
-
-def _spelled(selector: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{name}: {value}" for name, value in selector.items()) + "}"

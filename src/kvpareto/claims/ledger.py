@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from kvpareto.claim_settings import Claim
-from kvpareto.claims.evidence import NOT_TESTED, Row, evidence
+from kvpareto.claims.evidence import evidence
+from kvpareto.claims.judged import NOT_TESTED, Row
 from kvpareto.claims.study import Study
 
 CLAIM_COLUMNS = (

@@ -14,7 +14,7 @@ from kvpareto.eviction_settings import StatisticsSettings
 
 Selection = Mapping[str, Scalar | list[Scalar]]
 
-Table = Literal["eviction", "timing", "spikes", "memory", "reuse", "answers", "merge"]
+Table = Literal["eviction", "timing", "spikes", "memory", "reuse", "answers", "merge", "decode"]
 
 TIMING_ONLY = "timing only"
 """The task of a deep model with random weights."""
@@ -33,6 +33,9 @@ INHERITED = (
     "positions",
     "chunks",
     "top_k",
+    "shape",
+    "threads",
+    "group",
 )
 """What a reference has in common with its arm unless it says otherwise."""
 
@@ -59,9 +62,11 @@ class Study:
     Attributes:
         eviction: table `eviction` with a column for each hyper-parameter, empty where a policy has
             none of that name.
-        timing, spikes, probes, memory, reuse, merge, attention: the tables of that name.
+        timing, spikes, probes, memory, reuse, merge, attention, decode, decode_age: the tables of
+            that name.
         tokens: reads the token table of the arm `<model>/<text>/<policy>/<setting>`.
         answers: reads the item table of the reuse arm `<model>/<task>/<strategy>/<setting>`.
+        decode_tokens: reads the token times of the run `<group>/<shape>/cap<cap>/threads<n>`.
         merged: reads the item table of the merge arm `<model>/<task>/<offset>/<setting>`.
         noise_floor_pct: see `timescale.noise_floor_pct`.
     """
@@ -74,9 +79,12 @@ class Study:
     reuse: pd.DataFrame = field(default_factory=pd.DataFrame)
     merge: pd.DataFrame = field(default_factory=pd.DataFrame)
     attention: pd.DataFrame = field(default_factory=pd.DataFrame)
+    decode: pd.DataFrame = field(default_factory=pd.DataFrame)
+    decode_age: pd.DataFrame = field(default_factory=pd.DataFrame)
     tokens: Reader = _nothing
     answers: Reader = _nothing
     merged: Reader = _nothing
+    decode_tokens: Reader = _nothing
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     margins: Margins = field(default_factory=Margins)
     recommend: Mapping[str, Recommendation] = field(default_factory=dict)
@@ -103,6 +111,8 @@ class Study:
         if table == "merge":
             names = {"arm": "policy", "task": "text", "alias_of": "alias_of_model"}
             return self.merge.rename(columns=names).assign(offset=self.merge.get("arm"))
+        if table == "decode":
+            return _engines(self.decode)
         if table == "timing":
             return joined(self.eviction, measured_times(self.timing))
         other = self.spikes if table == "spikes" else _summed(self.memory)
@@ -111,11 +121,31 @@ class Study:
     @property
     def machines(self) -> str:
         """Where the study was timed: on one machine, as a rule."""
-        return "" if self.timing.empty else "; ".join(sorted(self.timing["machine"].unique()))
+        timed = self.decode if self.timing.empty else self.timing
+        return "" if timed.empty else "; ".join(sorted(timed["machine"].unique()))
 
 
 def path_of(arm: pd.Series[Any]) -> str:
     return "/".join(arm[name] for name in KEYS)
+
+
+def run_path(engine: pd.Series[Any]) -> str:
+    """Where the run of a row of `decode` is, below `results/decode/`."""
+    place = "{group}/{shape}/cap{cap}/threads{threads}"
+    return place.format(**{name: engine[name] for name in ("group", "shape", "cap", "threads")})
+
+
+def run_text(engine: pd.Series[Any]) -> str:
+    """The same in words."""
+    return f"cap {engine['cap']}, threads {engine['threads']}, group {engine['group']}"
+
+
+def _engines(decode: pd.DataFrame) -> pd.DataFrame:
+    """Engines named as arms are: an engine is to a shape what a policy is to a model."""
+    if decode.empty:
+        return decode
+    rows = decode.assign(model=decode["shape"], policy=decode["engine"], setting="")
+    return rows.assign(text=rows.apply(run_text, axis=1)).reset_index(drop=True)
 
 
 def joined(eviction: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

@@ -84,6 +84,7 @@ COLUMNS: dict[str, Column] = {
     ),
     "tpot_ratio": _ratio("time per token over the yardstick's, paired in one process; <1: faster"),
     "speedup_vs_recompute": _ratio("recompute's time per token over this arm's"),
+    "speedup_vs_strict": _ratio("time per token of pruning at each step over this engine's"),
     "prune_ms_p50": _ms("median time of the steps that evict"),
     "plain_ms_p50": _ms("median time of the steps that do not evict"),
     "yardstick_ms": _ms("the yardstick's median time per token beside this arm"),
@@ -109,7 +110,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "kl_first_token": _nats("KL of the first answer token from a full prefill's"),
     "kl": Column("interval", "the KL's interval", "nats", 3),
-    "top1_agreement": _ratio("prompts whose first answer token is a full prefill's"),
+    "top1_agreement": _ratio(
+        "share of tokens that come out the same: a prompt's first as after a full prefill, a "
+        "stream's next as the oracle's"
+    ),
     "kv_error": _ratio("error of the document's keys and values, relative to their norm"),
     "greedy_match": _ratio("share of a full prefill's answer before the first difference"),
     "support_coverage": _ratio("share of the tokens that hold the answer that was computed anew"),
@@ -169,6 +173,26 @@ COLUMNS: dict[str, Column] = {
     "period_tokens": Column("count", "median tokens between two prunes", "tokens"),
     "window_tokens": Column("count", "tokens after a prune that are looked at", "tokens"),
     "excess": Column("flag", "whether the peak lies above its null interval"),
+    # decode
+    "group": Column("text", "group of the configuration; its engines took turns in one process"),
+    "shape": Column("text", "sizes of the model, as named in the configuration"),
+    "threads": Column("count", "threads of a computation"),
+    "weights": Column("text", "trained, or random: then only times and sizes mean anything"),
+    "exact": Column("flag", "whether it means to compute strict streaming in float32"),
+    "peak_bytes": _bytes("weights, cache, and what a step allocates beyond them"),
+    "read_bytes": _bytes("weights and entries that a step has to read, each once"),
+    "bandwidth_gb_s": Column("number", "reading speed measured in the same process", "GB/s", 3),
+    "bandwidth_share": _ratio("read_bytes over what that speed reads in a median step"),
+    "launches_per_step": Column(
+        "number", "operators that the host starts per token; on CUDA kernels and graphs", "", 3
+    ),
+    "kl_to_oracle": _nats("mean KL of the next token from the oracle's, in the engine's own dtype"),
+    "kl_to_oracle_max": _nats("the largest of a token"),
+    "nll": _nats("mean loss on the document"),
+    "oracle_nll": _nats("the oracle's on the same tokens"),
+    "compared_tokens": Column("count", "tokens held against the oracle", "tokens"),
+    "finite": Column("flag", "whether all logits are finite"),
+    "first_non_finite": Column("code", "first layer whose output is not, where logits are not"),
     # attention
     "length": Column("count", "tokens of the sequence", "tokens"),
     "dtype": Column("text", "number format of weights and inputs"),
