@@ -97,7 +97,7 @@ def _check(model: PreTrainedModel) -> None:
             f"{', '.join(sorted(_ARCHITECTURES))}"
         )
     families.rotary(model)  # refuses sliding windows
-    problems = {
+    problems: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "rope type": (_rope(config)["rope_type"], _ROPES.get(family, ("default",))),
         "activation": (config.hidden_act, _ACTIVATIONS.get(family, ("silu",))),
     }
@@ -151,19 +151,15 @@ def _describe(writer: gguf.GGUFWriter, model: PreTrainedModel, kind: Kind) -> No
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor under llama.cpp's name and in its order of rows."""
     names = gguf.get_tensor_name_map(_architecture(model), families.layer_count(model))
-    shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    interleaved = model.config.model_type in ("llama", "mistral")
+    family = model.config.model_type
+    # Those that share the table on their own need no second copy; GPT-NeoX's loader asks for it.
+    shared = model.config.tie_word_embeddings and family != "gpt_neox"
+    interleaved = family in ("llama", "mistral")
     heads = {
         "q_proj": int(model.config.num_attention_heads),
         "k_proj": families.kv_heads(model),
     }
     for name, tensor in model.state_dict().items():
-        if shared and tensor.data_ptr() == model.get_output_embeddings().weight.data_ptr():
-            # GPT-NeoX's loader wants an output layer of its own; the others share on their own.
-            if model.config.model_type == "gpt_neox":
-                yield "output.weight", tensor
-            if name.startswith(("lm_head", "embed_out")):
-                continue
         part = name.split(".")[-2]
         if interleaved and part in heads:
             tensor = _interleaved(tensor, heads[part])
@@ -172,7 +168,8 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
         written = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if written is None:
             raise UnsupportedModelError(f"llama.cpp has no name for tensor {name}")
-        yield written, tensor
+        if not (shared and written == "output.weight"):
+            yield written, tensor
     if _rope(model.config)["rope_type"] == "llama3":
         yield "rope_freqs.weight", _slowed(model)
 

@@ -6,15 +6,15 @@ Thrown away one by one this is strict streaming, at the price of a rotation per 
 throws half away at once.
 
 A context of n entries attends n - 1 keys, so it gets cap + 1; cells are made by 256 all the same,
-and a shift rotates them all. Cache and computation are in float32 whatever the weights' type, flash
-attention is llama.cpp's own choice (on a CPU it takes it). GPT-NeoX's GELU is llama.cpp's: the tanh
-form, from a table in half precision. Wheels from PyPI are built for any x86-64 with AVX2.
+and a shift rotates them all: a cap of 511 is cheaper than one of 512. The cache is in float32
+whatever the weights' type. GPT-NeoX's GELU is llama.cpp's: the tanh form, from a table in half
+precision. Wheels from PyPI are built for any x86-64 with AVX2, without AVX-512.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import psutil
@@ -22,7 +22,9 @@ import torch
 
 from kvpareto.engine.cost import Cost
 from kvpareto.engine.engine import Bench, Engine
+from kvpareto.engine.llama_server import Generated, LlamaServer
 from kvpareto.jobs import RefusedError, UnavailableError
+from kvpareto.measure.memory import analytic_entry_bytes
 from kvpareto.models import families
 from kvpareto.models.gguf import Kind, read_bytes
 
@@ -31,111 +33,6 @@ _GENERATED = 500
 
 _ALL_PROBABILITIES = 8192
 """Largest vocabulary of which all log-probabilities are fetched: they come as text."""
-
-_FLOAT_BYTES = 4
-
-
-class LlamaServer:
-    """The server of llama.cpp, in this process and for one stream.
-
-    Between requests it keeps its cache: a prompt that begins with what the cache holds is not
-    processed again.
-    """
-
-    def __init__(self, path: str, cap: int, sinks: int, discard: int, threads: int) -> None:
-        """
-        Args:
-            path: GGUF file.
-            cap: keys that a step attends.
-            discard: entries that a shift throws away; 0: half of what is behind the sinks.
-
-        Raises:
-            UnavailableError: xllamacpp is not installed.
-            RuntimeError: the file cannot be loaded.
-        """
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise UnavailableError(
-                "xllamacpp is not installed: pip install -c envs/constraints.txt -e ."
-            )
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = path
-        params.n_parallel, params.n_gpu_layers = 1, 0
-        # The context is rounded up to whole 256s; a slot's limit in a unified cache is not.
-        params.kv_unified, params.kv_unified_per_slot, params.n_ctx = True, cap + 1, cap + 1
-        params.ctx_shift = True
-        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        params.warmup = params.fit_params = params.ui = params.cache_idle_slots = False
-        params.cache_ram_mib = params.verbosity = 0
-        self._server = xllamacpp.Server(params)
-        self._options = {"n_keep": sinks, "n_discard": discard, "cache_prompt": True}
-
-    def generate(self, prompt: list[int], tokens: int, vocab: int = 0) -> Generated:
-        """Greedy tokens behind a prompt.
-
-        Args:
-            vocab: of so many tokens log-probabilities are asked for at each step; 0: of none.
-
-        Raises:
-            RuntimeError: the server refuses; its words.
-        """
-        found = Generated()
-        request = self._options | {
-            "prompt": prompt,
-            "max_tokens": tokens,
-            "samplers": ["top_k"],
-            "top_k": 1,
-            "stream": True,
-            "timings_per_token": True,
-            "n_probs": vocab,
-        }
-        self._server.handle_completions(request, found.take)
-        if found.error is not None:
-            raise RuntimeError(f"llama.cpp refuses: {found.error}")
-        return found
-
-
-class Generated:
-    """What the server streams, as it comes.
-
-    Attributes:
-        tokens: ids.
-        ends: milliseconds, by the server's clock, from the end of the prompt to each token.
-        log_probabilities: [vocab] for each token, where they were asked for.
-        prompt_ms: milliseconds of processing the prompt.
-        processed: tokens of the prompt that were not in the cache.
-        error: what went wrong; None: nothing.
-    """
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.ends: list[float] = []
-        self.log_probabilities: list[torch.Tensor] = []
-        self.prompt_ms = 0.0
-        self.processed = 0
-        self.error: object = None
-
-    def take(self, chunk: dict[str, Any]) -> None:
-        """One token, or the end, which has no text."""
-        if "choices" not in chunk:
-            self.error = chunk.get("error", chunk)
-            return
-        (choice,) = chunk["choices"]
-        if not choice["text"]:
-            return
-        self.tokens.append(int(choice["text"].strip("<>")))
-        timings = chunk["timings"]
-        self.ends.append(timings["predicted_ms"])
-        self.prompt_ms, self.processed = timings["prompt_ms"], timings["prompt_n"]
-        if choice["logprobs"]:
-            (step,) = choice["logprobs"]["content"]
-            own = torch.empty(len(step["top_logprobs"]), dtype=torch.float64)
-            own[[one["id"] for one in step["top_logprobs"]]] = torch.tensor(
-                [one["logprob"] for one in step["top_logprobs"]], dtype=torch.float64
-            )
-            self.log_probabilities.append(own)
 
 
 class LlamaDecoder:
@@ -183,8 +80,7 @@ class LlamaDecoder:
                     f"llama.cpp processed {found.processed} tokens again, and 1 was expected: its "
                     "cache does not hold what a shift should leave"
                 )
-            ends = found.ends
-            self._times = [(late - early) / 1e3 for early, late in zip(ends, ends[1:], strict=False)]
+            self._times = [(late - early) / 1e3 for early, late in pairwise(found.ends)]
             self._times.reverse()
         return self._times.pop(), False
 
@@ -205,10 +101,13 @@ class LlamaCpp(Engine):
         discard: entries that a shift throws away; `half` is llama.cpp's default, half of what is
             behind the sinks.
         weights: their type in the GGUF file.
+        attention: `flash` is llama.cpp's default. Over a cache in float32 on a CPU it is slower
+            than `plain`, and its products are of lower precision (KL 1e-5 where `plain` has 1e-7).
     """
 
     discard: int | Literal["half"] = 1
     weights: Kind = "f32"
+    attention: Literal["plain", "flash"] = "plain"
 
     symbols: ClassVar[dict[str, str]] = {"discard": "discard"}
 
@@ -219,10 +118,12 @@ class LlamaCpp(Engine):
             )
         if self.weights not in ("f32", "f16", "bf16", "q8_0"):
             raise ValueError(f"weights {self.weights!r} are none of f32, f16, bf16, q8_0")
+        if self.attention not in ("plain", "flash"):
+            raise ValueError(f"attention {self.attention!r} is neither plain nor flash")
 
     @property
     def exact(self) -> bool:
-        return self.discard == 1 and self.weights == "f32"
+        return (self.discard, self.weights, self.attention) == (1, "f32", "plain")
 
     def cycle(self, bench: Bench) -> int:
         return self._discarded(bench)
@@ -263,10 +164,10 @@ class LlamaCpp(Engine):
 
     def cost(self, decoder: LlamaDecoder, bench: Bench) -> Cost:
         model = bench.oracle("float32").model
-        entry = 2 * families.kv_heads(model) * families.head_dim(model) * _FLOAT_BYTES
+        entries = bench.cap * families.layer_count(model)
+        weights = read_bytes(bench.gguf[self.weights])
         return Cost(
-            read_bytes=read_bytes(bench.gguf[self.weights])
-            + bench.cap * families.layer_count(model) * entry,
+            read_bytes=weights + entries * analytic_entry_bytes(model),
             peak_bytes=decoder.resident_bytes,
         )
 
@@ -288,4 +189,5 @@ class LlamaCpp(Engine):
                 f"beside {bench.sinks} sinks"
             )
         path = bench.gguf[self.weights]
-        return LlamaServer(path, bench.cap, bench.sinks, discard, bench.threads)
+        flash = self.attention == "flash"
+        return LlamaServer(path, bench.cap, bench.sinks, discard, bench.threads, flash)
