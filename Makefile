@@ -14,7 +14,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(STUDY)
 SNAKEFMT := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt
 
 .DEFAULT_GOAL := help
-.PHONY: help report resume reference adopt test lint format schema clean
+.PHONY: help report resume decode reference adopt test lint format schema clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ report: $(READY) ## run whatever is missing or out of date, then write reports/r
 resume: $(READY) ## the same after a run was killed: a killed run leaves its lock behind
 	$(BIN)/snakemake --unlock
 	$(MAKE) report
+
+decode: $(READY) ## every shape, cap and engine of the decode part (hours)
+	$(BIN)/snakemake --cores $(CORES) --configfile config/decode.yaml decode_leaves
 
 reference: $(READY) ## train the reference models from raw text, into results/reference (hours)
 	$(BIN)/snakemake --cores $(CORES) reference_models $(STUDY)

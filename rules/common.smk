@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from kvpareto.claims import comparisons
-from kvpareto.engine.arms import compared, decode_runs
+from kvpareto.engine.arms import age_arms, compared, decode_runs
 from kvpareto.engine.engine import PACKAGE as ENGINES
 from kvpareto.eviction.arms import (
     baseline,
@@ -40,6 +40,7 @@ try:
     MERGE_ARMS = merge_arms(SETTINGS)
     MERGE_BATCHES = merge_batches(MERGE_ARMS)
     DECODE_RUNS = decode_runs(SETTINGS)
+    AGE_ARMS = age_arms(SETTINGS)
 except SettingsError as error:
     raise WorkflowError(str(error))
 
@@ -149,8 +150,10 @@ def model_settings(wildcards):
     return SETTINGS.models[wildcards.model].model_dump()
 
 
-def scored_tokens(wildcards):
-    return SETTINGS.texts[wildcards.text].tokens
+def document_tokens(text):
+    """Tokens of each document: those that are scored, behind the largest cap on the text."""
+    caps = [run.cap for run in DECODE_RUNS if SETTINGS.decode.shapes[run.shape].text == text]
+    return max([score_from(SETTINGS), *caps]) + SETTINGS.texts[text].tokens
 
 
 def quality_params(batch):
@@ -758,6 +761,12 @@ def provenance_files():
         *(file.replace(".parquet", ".json") for file in merge_probe_files()),
         *(f"results/attention/{part}.json" for part in ("quality", "time") if SETTINGS.attention),
         *(f"results/decode/{run.place}/quality.json" for run in COMPARED_RUNS),
+        *(
+            f"results/decode/age/{shape}/{part}.json"
+            for shape in SETTINGS.decode.age.shapes
+            for part in ("times", "errors")
+        ),
+        *(["results/decode/drift.json"] if DECODE_RUNS else []),
     ]
 
 
@@ -921,6 +930,26 @@ def decode_files(run):
 def engine_modules(run):
     """The engines that a comparison loads by name."""
     return [f"{ENGINES}.{name}" for name in run.engines]
+
+
+def age_modules():
+    """The engines whose age is measured."""
+    return sorted({f"{ENGINES}.{name}" for name, _ in AGE_ARMS})
+
+
+def age_files(shape):
+    """What a stream of any age reads."""
+    own = SETTINGS.decode.shapes[shape]
+    return {"ids": ids_file(own.model, own.text), "model": shape_files(shape)}
+
+
+def age_params(wildcards):
+    return params_of_shape(wildcards.shape) | {
+        "arms": [[name, parameters] for name, parameters in AGE_ARMS],
+        "sinks": SETTINGS.decode.sinks,
+        "age": SETTINGS.decode.age.model_dump(),
+        "modules": age_modules(),
+    }
 
 
 def decode_params(run):

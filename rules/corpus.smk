@@ -17,7 +17,7 @@ rule tokenise:
             "text": SETTINGS.texts[wildcards.text].model_dump(),
             "model": model_settings(wildcards),
             "sources": text_sources(wildcards),
-            "tokens": score_from(SETTINGS) + scored_tokens(wildcards),
+            "tokens": document_tokens(wildcards.text),
         },
         code=code("tokenise.py"),
         env=ENVIRONMENT,

@@ -156,6 +156,93 @@ rule decode_steps:
         "../workflow/scripts/decode_steps.py"
 
 
+rule age_times:
+    input:
+        unpack(lambda wildcards: age_files(wildcards.shape)),
+    output:
+        rows="results/decode/age/{shape}/times.parquet",
+        provenance="results/decode/age/{shape}/times.json",
+    log:
+        "results/logs/age_times/{shape}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    # More threads than any machine has: scaled down to all cores, so nothing runs beside it.
+    threads: 999
+    params:
+        p=age_params,
+        code=code("age_times.py", *age_modules()),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/age_times.py"
+
+
+rule age_errors:
+    input:
+        unpack(lambda wildcards: age_files(wildcards.shape)),
+    output:
+        rows="results/decode/age/{shape}/errors.parquet",
+        provenance="results/decode/age/{shape}/errors.json",
+    log:
+        "results/logs/age_errors/{shape}.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    threads: 1
+    params:
+        p=age_params,
+        code=code("age_errors.py", *age_modules()),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/age_errors.py"
+
+
+rule decode_age_table:
+    input:
+        times=expand(rules.age_times.output.rows, shape=SETTINGS.decode.age.shapes),
+        errors=expand(rules.age_errors.output.rows, shape=SETTINGS.decode.age.shapes),
+    output:
+        ages=expand("results/decode/age/{shape}/age.parquet", shape=SETTINGS.decode.age.shapes),
+        csv="results/tables/decode_age.csv",
+        parquet="results/tables/decode_age.parquet",
+        html=report(
+            "results/tables/decode_age.html",
+            caption="../workflow/report/decode_age_table.rst",
+            category="Decode",
+            subcategory="Tables",
+            labels={"table": "slopes over a stream's age"},
+        ),
+    log:
+        "results/logs/decode_age_table.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p={
+            "shapes": SETTINGS.decode.age.shapes,
+            "cap": SETTINGS.decode.age.cap,
+            "skipped": SETTINGS.decode.age.skipped,
+            "confidence": SETTINGS.statistics.confidence,
+        },
+        code=code("decode_age_table.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/decode_age_table.py"
+
+
+rule drift_rows:
+    output:
+        rows="results/decode/drift.parquet",
+        provenance="results/decode/drift.json",
+    log:
+        "results/logs/drift_rows.log",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=SETTINGS.decode.drift.model_dump(),
+        code=code("drift_rows.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/drift_rows.py"
+
+
 rule decode_age_figure:
     input:
         age="results/decode/age/{shape}/age.parquet",

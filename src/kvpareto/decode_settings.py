@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from kvpareto.config_base import GroupName, MethodName, Name, Strict, Swept, without_null
 
@@ -71,6 +78,17 @@ class DecodeAgeSettings(Strict):
     engines: list[EngineArms] = Field([EngineArms(engine="ring")], min_length=1)
 
 
+class DriftSettings(Strict):
+    """A key that is rotated again and again, or by a rounded angle, against one exact rotation."""
+
+    dim: PositiveInt = Field(64, multiple_of=2, description="rotated dimensions of a head")
+    base: PositiveFloat = 10_000.0
+    dtypes: list[Literal["float32", "bfloat16", "float16"]] = Field(
+        ["float32", "bfloat16"], min_length=1
+    )
+    ages: list[PositiveInt] = Field([1, 10, 100, 1000, 10_000], min_length=1)
+
+
 class DecodeSettings(Strict):
     """The decode part of a study."""
 
@@ -80,6 +98,7 @@ class DecodeSettings(Strict):
     timing: DecodeTimingSettings = DecodeTimingSettings()
     quality: DecodeQualitySettings = DecodeQualitySettings()
     age: DecodeAgeSettings = DecodeAgeSettings()
+    drift: DriftSettings = DriftSettings()
 
     @field_validator("groups", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from kvpareto.decode_settings import DecodeAgeSettings
-from kvpareto.engine.engine import Arm, Bench, TorchEngine, engine_name, engine_of
+from kvpareto.engine.engine import FULL, Arm, Bench, TorchEngine, engine_name, engine_of
 from kvpareto.engine.oracle import kl_nats
 from kvpareto.jobs import failure, progress
 from kvpareto.measure.dynamic import ShiftedStream
@@ -21,24 +21,22 @@ from kvpareto.provenance import machine
 
 log = logging.getLogger(__name__)
 
-FULL: Arm = ("full", {})
-"""The cache that is not bounded, run to a lower age beside the others."""
-
 
 def age_times(arms: list[Arm], bench: Bench, age: DecodeAgeSettings) -> pd.DataFrame:
     """Time per token and bytes of the cache of each engine, bin by bin of its age.
 
     Args:
         bench: its document is decoded over and over, each time behind what came before.
+        age: the cache that is not bounded is run to a lower age than the others.
 
     Returns:
         Rows of engine, age (decoded tokens at a bin's middle), tpot_ms (median of the bin),
         tpot_ms_lo, tpot_ms_hi (its quartiles), cache_bytes, status, why, machine.
     """
     rows: list[dict[str, Any]] = []
-    for arm in [*arms, FULL]:
+    for arm in arms:
         name = engine_name(*arm)
-        tokens = age.full_tokens if arm == FULL else age.tokens
+        tokens = age.full_tokens if tuple(arm) == FULL else age.tokens
         try:
             rows += [
                 {"engine": name, "status": "ok", "why": ""} | row
@@ -91,13 +89,13 @@ def _timed(arm: Arm, bench: Bench, tokens: int, width: int) -> list[dict[str, An
 
 @torch.inference_mode()
 def age_errors(arms: list[Arm], bench: Bench, age: DecodeAgeSettings) -> pd.DataFrame:
-    """Distance of each engine from the oracle, which decodes beside it.
+    """Distance of each engine from the oracle, which decodes beside it; not of the full cache.
 
     Returns:
         Rows of engine, age, kl_to_oracle (mean of a bin, nats), top1_agreement, status, why.
     """
     oracle = ShiftedStream(bench.model("float32"), bench.cap - 1, bench.sinks)
-    engines = {engine_name(*arm): engine_of(*arm) for arm in arms}
+    engines = {engine_name(*arm): engine_of(*arm) for arm in arms if tuple(arm) != FULL}
     streams = {
         name: engine.stream(bench.model("float32"), bench)
         for name, engine in engines.items()
@@ -130,6 +128,14 @@ def age_errors(arms: list[Arm], bench: Bench, age: DecodeAgeSettings) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def by_age(times: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
+    """Times and errors of every engine and bin side by side; a failure is one row."""
+    failed = errors[errors["status"] != "ok"]
+    beside = errors[errors["status"] == "ok"].drop(columns=["status", "why"])
+    rows = times.merge(beside, on=["engine", "age"], how="left", validate="one_to_one")
+    return pd.concat([rows, failed]) if len(failed) else rows
+
+
 MEASURES = {"tpot_ms": "%", "cache_bytes": "%", "kl_to_oracle": "nats"}
 """What slopes are taken of, and their unit, per 100,000 tokens."""
 
@@ -145,7 +151,7 @@ def slopes(rows: pd.DataFrame, skipped: int, confidence: float) -> pd.DataFrame:
         skipped: first tokens, of which no slope is taken.
 
     Returns:
-        Rows of engine, measure, value, lo, hi, unit.
+        Rows of engine, measure, value, lo, hi, unit, status, why.
     """
     found = []
     for engine, own in rows[rows["age"] >= skipped].groupby("engine", sort=False):
@@ -160,6 +166,7 @@ def slopes(rows: pd.DataFrame, skipped: int, confidence: float) -> pd.DataFrame:
             found.append(
                 {"engine": engine, "measure": measure}
                 | dict(zip(("value", "lo", "hi"), bounds, strict=True))
-                | {"unit": unit}
+                | {"unit": unit, "status": "ok", "why": ""}
             )
-    return pd.DataFrame(found, columns=["engine", "measure", "value", "lo", "hi", "unit"])
+    failed = rows.loc[rows["status"] != "ok", ["engine", "status", "why"]]
+    return pd.concat([pd.DataFrame(found), failed]) if len(failed) else pd.DataFrame(found)

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvpareto.decode_settings import EngineArms, ShapeSettings
-from kvpareto.engine.engine import PACKAGE, YARDSTICK, Arm, Engine, engine_name, engine_of
+from kvpareto.engine.engine import (
+    FULL,
+    PACKAGE,
+    YARDSTICK,
+    Arm,
+    Engine,
+    TorchEngine,
+    engine_class,
+    engine_name,
+    engine_of,
+)
 from kvpareto.methods import spanned
 from kvpareto.settings import Settings, SettingsError
 
@@ -64,6 +74,29 @@ def decode_runs(settings: Settings) -> list[DecodeRun]:
     if problems:
         raise SettingsError("the configuration has impossible engines:\n  " + "\n  ".join(problems))
     return runs
+
+
+def age_arms(settings: Settings) -> list[Arm]:
+    """The engines whose age is measured, and the cache that is not bounded, in a stable order.
+
+    Raises:
+        SettingsError: as `decode_runs`, or an engine that gives no logits.
+    """
+    arms: dict[str, Arm] = {}
+    problems = []
+    for index, entry in enumerate(settings.decode.age.engines):
+        where = f"decode.age.engines.{index}"
+        try:
+            for parameters in settings_of(entry):
+                arms[engine_name(entry.engine, parameters)] = (entry.engine, parameters)
+        except (TypeError, ValueError) as error:
+            problems.append(f"{where}: {error}")
+        else:
+            if not issubclass(engine_class(entry.engine), TorchEngine):
+                problems.append(f"{where}: {entry.engine} gives no logits; take another engine")
+    if problems:
+        raise SettingsError("the configuration has impossible engines:\n  " + "\n  ".join(problems))
+    return [*arms.values(), FULL]
 
 
 def settings_of(entry: EngineArms) -> Any:

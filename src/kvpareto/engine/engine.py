@@ -32,6 +32,9 @@ YARDSTICK = "prune"
 Arm = tuple[str, dict[str, Any]]
 """An engine and its parameters."""
 
+FULL: Arm = ("full", {})
+"""The cache that is not bounded."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 

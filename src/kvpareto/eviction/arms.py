@@ -150,7 +150,7 @@ def caps_of(settings: Settings, model: str, text: str) -> list[int]:
 
 def score_from(settings: Settings) -> int:
     """Index of the first scored token, one for all arms of a study: its largest cap."""
-    return max(cap for group in settings.eviction.values() for cap in group.caps)
+    return max((cap for group in settings.eviction.values() for cap in group.caps), default=0)
 
 
 def study_arms(settings: Settings) -> list[Arm]:

@@ -29,13 +29,20 @@ LOOKUP_ATTENTION = "kvpareto_lookup"
 
 
 def attend_guesses(
-    module: nn.Module, *states: torch.Tensor, block: Block | None = None, **options: Any
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    block: Block | None = None,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """`attend_block` where several tokens are verified, and the models' `sdpa` anywhere else."""
-    if block is None:
-        output, _ = sdpa_attention_forward(module, *states, **options)
-        return output, None
-    return attend_block(module, *states, block=block, **options)
+    if block is not None:
+        return attend_block(module, query, key, value, attention_mask, block=block, **options)
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return output, None
 
 
 AttentionInterface.register(LOOKUP_ATTENTION, attend_guesses)
