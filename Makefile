@@ -28,7 +28,7 @@ resume: $(READY) ## the same after a run was killed: a killed run leaves its loc
 	$(MAKE) report
 
 decode: $(READY) ## every shape, cap and engine of the decode part (hours)
-	$(BIN)/snakemake --cores $(CORES) --configfile config/decode.yaml decode_leaves
+	$(BIN)/snakemake decode_leaves --cores $(CORES) --configfile config/decode.yaml
 
 reference: $(READY) ## train the reference models from raw text, into results/reference (hours)
 	$(BIN)/snakemake --cores $(CORES) reference_models $(STUDY)
