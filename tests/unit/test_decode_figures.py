@@ -211,7 +211,7 @@ def test_an_error_of_nothing_stands_at_the_floor_and_is_counted():
     rows = age_rows()
     rows.loc[0, "kl_to_oracle"] = -1e-17
     found = said(cost_against_age(rows, slope_rows(), title=TITLE))
-    assert "1 KL below 1e-12 nats stand at 1e-12." in found
+    assert "1 KL below 1e-15 nats stand at 1e-15." in found
 
 
 # Drift

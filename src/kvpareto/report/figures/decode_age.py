@@ -18,7 +18,7 @@ from kvpareto.report.rows import check_rows, drawable
 from kvpareto.report.scale import plain, signed
 from kvpareto.report.style import GREY, theme
 
-AGE_KL_FLOOR = 1e-12
+AGE_KL_FLOOR = 1e-15
 """Nats: less is rounding of sums of 64-bit numbers, and is drawn here: the axis has no zero."""
 
 _FULL = "full"
