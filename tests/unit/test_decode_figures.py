@@ -185,7 +185,7 @@ def test_a_run_without_recompute_says_so_and_shows_the_other_ratio():
     columns = [f"speedup_vs_recompute{end}" for end in ("", "_lo", "_hi")]
     rows = rows[rows["engine"] != "recompute"].assign(**dict.fromkeys(columns, np.nan))
     found = said(steps_and_speedups(rows, title=TITLE))
-    assert "Not measured: faster than recompute." in found
+    assert "Not measured: speed-up over recompute." in found
     assert "2.11x" in found
 
 

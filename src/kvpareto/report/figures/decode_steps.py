@@ -30,8 +30,8 @@ from kvpareto.report.scale import plain
 from kvpareto.report.style import GREY, reach, theme
 
 _RATIOS = {
-    "speedup_vs_strict": "faster than prune each step",
-    "speedup_vs_recompute": "faster than recompute",
+    "speedup_vs_strict": "speed-up over prune (strict)",
+    "speedup_vs_recompute": "speed-up over recompute",
 }
 _ROW = 0.27
 """Inches of an engine's line."""
