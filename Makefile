@@ -62,11 +62,14 @@ clean: ## remove what was generated, except .venv and the trained models in resu
 	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch goes first and alone: asked for through another package, pip may take another build of it.
+# Compiling every module of every package at once takes minutes, and most are never imported: each
+# is compiled when it is, and kept, whatever the environment says about that.
+export PYTHONDONTWRITEBYTECODE :=
 $(READY): pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "kvpareto needs Python 3.11 or later as '$(PYTHON)';" \
 	    "install it, or name another one with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet "$$(grep '^torch==' envs/constraints.txt)"
-	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --no-compile "$$(grep '^torch==' envs/constraints.txt)"
+	$(BIN)/pip install --quiet --no-compile -c envs/constraints.txt -e '.[test]'
 	@touch $@

@@ -1,6 +1,26 @@
 # The decode engine: how long a token takes, whether it is the right one, beside real peers.
 
 
+rule gguf:
+    input:
+        lambda wildcards: shape_files(wildcards.shape),
+    output:
+        weights="results/gguf/{shape}/{kind}.gguf",
+        provenance="results/gguf/{shape}/{kind}.json",
+    log:
+        "results/logs/gguf/{shape}/{kind}.log",
+    wildcard_constraints:
+        kind="f32|f16|bf16|q8_0",
+    conda:
+        "../envs/kvpareto.yaml"
+    params:
+        p=shape_params,
+        code=code("gguf.py"),
+        env=ENVIRONMENT,
+    script:
+        "../workflow/scripts/gguf.py"
+
+
 # A rule for each comparison: editing an engine re-runs only those that it is part of.
 for run in COMPARED_RUNS:
 

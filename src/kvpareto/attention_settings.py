@@ -21,6 +21,9 @@ class AttentionSettings(Strict):
         Annotated[list[Literal["reference", "sdpa", "flex", "flex_eager"]], Field(min_length=1)],
     ] = Field({"float32": ["reference", "sdpa"]}, description="of each dtype")
     lengths: list[PositiveInt] = Field(min_length=1, description="of the forward pass, in tokens")
+    flex_lengths: list[PositiveInt] | None = Field(
+        None, description="lengths at which flex, compiled for each of them, is timed; null: all"
+    )
     backward_lengths: list[PositiveInt] = Field(
         [32], description="lengths at which gradients are taken, and compared with float64"
     )

@@ -39,6 +39,11 @@ NUMERIC = [
     "pandas",
     "pyarrow",
     "datasets",
+    "torchao",
+    "gguf",
+    "xllamacpp",
+    "mlx",
+    "mlx-lm",
 ]
 """Distributions whose version may change a number."""
 

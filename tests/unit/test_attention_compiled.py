@@ -43,7 +43,7 @@ def test_compiled_flex_attention_agrees_with_the_reference():
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("queries", [128, 16])
 def test_compiled_causal_flex_attention_agrees_for_all_and_for_the_last_queries(queries):
-    """The kernel that is timed: without a mask, compiled once for all lengths."""
+    """The kernel that is timed: without a mask."""
     draw = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, queries, 8, generator=draw)
     key, value = (torch.randn(1, 2, 128, 8, generator=draw) for _ in range(2))

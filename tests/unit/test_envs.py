@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
 FOR_TESTS = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+FOR_PEERS = [Requirement(line) for line in PROJECT["optional-dependencies"]["peers"]]
 IMPORTED_AS = {"yaml": "pyyaml"}
 """Import names that differ from the name of their distribution."""
 
@@ -45,7 +46,7 @@ def conda() -> tuple[list[str], list[str], list[str]]:
     return content["channels"], own, by_pip
 
 
-@pytest.mark.parametrize("requirement", DIRECT + FOR_TESTS, ids=str)
+@pytest.mark.parametrize("requirement", DIRECT + FOR_TESTS + FOR_PEERS, ids=str)
 def test_every_direct_dependency_is_pinned_within_its_range(requirement: Requirement) -> None:
     pinned = constraints().get(canonicalize_name(requirement.name))
     assert pinned, f"envs/constraints.txt does not pin {requirement.name}"
@@ -75,7 +76,7 @@ def test_python_of_conda_is_allowed() -> None:
 
 
 def test_what_the_package_imports_is_a_direct_dependency() -> None:
-    declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
+    declared = {canonicalize_name(requirement.name) for requirement in DIRECT + FOR_PEERS}
     missing = set()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):

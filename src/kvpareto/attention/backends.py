@@ -73,11 +73,12 @@ def flex(
 ) -> torch.Tensor:
     """FlexAttention, compiled: the mask is a function, and blocks that nobody sees are left out.
 
-    On a CPU it needs a C++ compiler, and has no gradients.
+    It is compiled for every shape anew, in seconds. On a CPU it needs a C++ compiler, and has no
+    gradients.
     """
-    plain = mask is None and query.shape[1] == key.shape[1]
-    shapes = None if plain else (query.shape, key.shape, query.dtype)
-    return flex_eager(query, key, value, mask, kernel=_compiled_kernel(shapes))
+    # One kernel for all lengths would do, but what torch 2.13 writes for sizes it does not know
+    # is not always C++: it depends on the names that the sizes get.
+    return flex_eager(query, key, value, mask, kernel=_compiled_kernel(query.shape, key.shape))
 
 
 def flex_eager(
@@ -104,16 +105,13 @@ def flex_eager(
 
 
 @cache
-def _compiled_kernel(shapes: tuple[Any, ...] | None) -> Callable[..., Any]:
-    """One for all lengths, or one for each of the given shapes: what torch 2.13 writes for any
-    length is not always C++ where a mask lies in memory or heads are grouped.
-    """
+def _compiled_kernel(queries: torch.Size, keys: torch.Size) -> Callable[..., Any]:
+    """A function of its own for each shape: recompiling one too often ends without the compiler."""
 
     def kernel(*inputs: Any, **options: Any) -> Any:
         return flex_attention(*inputs, **options)
 
-    # A function of its own for each: recompiling one too often ends without the compiler.
-    return torch.compile(kernel, dynamic=shapes is None, fullgraph=True)
+    return torch.compile(kernel, dynamic=False, fullgraph=True)
 
 
 @lru_cache(maxsize=16)

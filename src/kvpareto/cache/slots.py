@@ -179,6 +179,10 @@ class SlotLayer(EvictingLayer):
             self._move(torch.arange(length, device=self.device), to=longest - length)
             self.start, self.end = longest - length, longest
 
+    def forget_newest(self, entries: int) -> None:
+        """Undo the last `entries` entries: what comes next takes their places."""
+        self.end -= entries
+
     def _move(self, entries: torch.Tensor, to: int) -> None:
         """Put `entries`, [moved] or [batch, heads, moved], into slots to, to + 1, ..."""
         target = slice(to, to + entries.shape[-1])

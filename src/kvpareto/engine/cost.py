@@ -65,7 +65,7 @@ def _launches(decoder: TimedDecoder) -> float:
     """
     device = decoder.ids.device
     if device.type != "cuda":
-        own = getattr(decoder.stream, "compiled_kernels", 0)
+        own = getattr(decoder.stream, "own_kernels", 0)
         calls = operators(decoder.token, _PROFILED_STEPS, device)["calls"].sum()
         return float(calls) + own
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:

@@ -72,8 +72,7 @@ class Engine(ABC):
     def exact(self) -> bool:
         """Whether it means to compute strict streaming in float32: what the oracle computes."""
 
-    @property
-    def cycle(self) -> int:
+    def cycle(self, bench: Bench) -> int:
         """Tokens after which its work repeats: every block of a measurement holds whole cycles."""
         return 1
 

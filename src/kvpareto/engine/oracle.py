@@ -79,6 +79,12 @@ class Agreement(NamedTuple):
     finite: bool
 
 
+def kl_nats(oracle: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """KL(oracle || own) of the next token for logits [..., vocab], in nats: [...]."""
+    true, guess = (part.double().log_softmax(-1) for part in (oracle, own))
+    return (true.exp() * (true - guess)).sum(-1).clamp_min(0)
+
+
 def agreement(
     oracle: torch.Tensor, own: torch.Tensor, targets: torch.Tensor, at: torch.Tensor | None = None
 ) -> Agreement:
@@ -89,9 +95,8 @@ def agreement(
         at: the decoded tokens, ascending, that `own` has logits of; None: all.
     """
     places = torch.arange(len(oracle)) if at is None else at
-    true = oracle[places].double().log_softmax(-1)
-    guess = own.double().log_softmax(-1)
-    kl = (true.exp() * (true - guess)).sum(-1).clamp_min(0)
+    true, guess = (part.double().log_softmax(-1) for part in (oracle[places], own))
+    kl = kl_nats(oracle[places], own)
     scored = places < len(targets)
     following = targets.cpu()[places[scored]].to(true.device)
 

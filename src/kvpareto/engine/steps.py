@@ -8,6 +8,7 @@ from functools import cache
 from typing import Literal
 
 import torch
+from torch._inductor import metrics
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -54,16 +55,29 @@ def cpp_compiler() -> str:
         ) from error
 
 
-def compiled(step: Step) -> Step:
-    """The step as one graph for fixed shapes; a break of the graph is an error.
+class Compiled:
+    """A step as one graph for fixed shapes; a break of the graph is an error.
 
-    Raises:
-        UnavailableError: there is no C++ compiler.
+    Attributes:
+        kernels: kernels that were written for a call; those of the library come on top.
     """
-    cpp_compiler()
-    torch._dynamo.config.recompile_limit = _GRAPHS_OF_A_PROCESS
-    torch._dynamo.config.accumulated_recompile_limit = 4 * _GRAPHS_OF_A_PROCESS
-    return torch.compile(step, fullgraph=True, dynamic=False)
+
+    def __init__(self, step: Step) -> None:
+        """
+        Raises:
+            UnavailableError: there is no C++ compiler.
+        """
+        cpp_compiler()
+        torch._dynamo.config.recompile_limit = _GRAPHS_OF_A_PROCESS
+        torch._dynamo.config.accumulated_recompile_limit = 4 * _GRAPHS_OF_A_PROCESS
+        self._step: Step = torch.compile(step, fullgraph=True, dynamic=False)
+        self.kernels = 0
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        before = metrics.generated_kernel_count
+        logits = self._step(ids)
+        self.kernels = metrics.generated_kernel_count - before or self.kernels
+        return logits
 
 
 class Captured:

@@ -49,7 +49,7 @@ def time_engines(
     measured = alternating_blocks(
         running,
         timing.blocks,
-        {name: _whole_cycles(bench.block_tokens, engines[name]) for name in running},
+        {name: _whole_cycles(engines[name], bench) for name in running},
         timing.warm_up_tokens,
         progress("blocks"),
     )
@@ -64,8 +64,9 @@ def time_engines(
     return table, measured.rename(columns={"runner": "engine"})
 
 
-def _whole_cycles(tokens: int, engine: Engine) -> int:
-    return -(-tokens // engine.cycle) * engine.cycle
+def _whole_cycles(engine: Engine, bench: Bench) -> int:
+    cycle = engine.cycle(bench)
+    return -(-bench.block_tokens // cycle) * cycle
 
 
 def _figures(tokens: pd.DataFrame, engine: str, confidence: float) -> dict[str, float]:

@@ -77,6 +77,8 @@ class _Timer:
             x = inputs(settings, length, dtype)
             ways: dict[str, Way] = {}
             for backend, why in refused[dtype].items():
+                if backend == "flex" and length not in (settings.flex_lengths or settings.lengths):
+                    continue
                 if why:
                     yield missing(backend, length, dtype, "forward_ms", why)
                 else:

@@ -71,8 +71,7 @@ class Prune(TorchEngine):
     def exact(self) -> bool:
         return self.period == 1 and self.dtype == "float32"
 
-    @property
-    def cycle(self) -> int:
+    def cycle(self, bench: Bench) -> int:
         return self.period
 
     def stream(self, model: PreTrainedModel, bench: Bench) -> PrunedStream:

@@ -15,7 +15,7 @@ from kvpareto.cache.ring_clock import RingClock
 from kvpareto.engine.engine import Bench, TorchEngine
 from kvpareto.engine.fused import fused
 from kvpareto.engine.quantised import Quantised, Scope, quantised
-from kvpareto.engine.steps import Captured, Kernel, Run, Step, compiled, with_kernel
+from kvpareto.engine.steps import Captured, Compiled, Kernel, Run, Step, with_kernel
 from kvpareto.models import families
 
 
@@ -61,9 +61,14 @@ class RingStream:
         self._growing: Step = self._step
         self._steady: Step = self._step
         if run == "compiled":
-            self._growing = self._steady = compiled(self._step)
+            self._growing = self._steady = Compiled(self._step)
         elif run == "graph":
             self._steady = Captured(self._step, model.device)
+
+    @property
+    def own_kernels(self) -> int:
+        """Kernels of a compiled step that no operator of the library stands for."""
+        return self._steady.kernels if isinstance(self._steady, Compiled) else 0
 
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
         """Process the first tokens, [1, tokens], the sinks among them; logits, [1, vocab].
