@@ -81,7 +81,8 @@ def decode_age(test: DecodeAgeTest, study: Study) -> Iterator[Row]:
     for _, row in chosen.iterrows():
         who = {"arm": f"{row['engine']}/{row['measure']}", "reference": f"{test.value:g}"}
         who |= {"model": row["shape"], "text": f"cap {row['cap']}, per 100,000 tokens"}
-        machine = study.machines if row["measure"] == "tpot_ms" else ""
+        timed = row["measure"] == "tpot_ms"
+        machine = row.get("machine", study.machines) if timed else ""
         yield _against(row, test, machine) | who
     if chosen.empty:
         yield missing(f"no row {spelled(test.rows)}", test.expect, test.margin)

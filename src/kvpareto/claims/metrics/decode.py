@@ -49,4 +49,4 @@ def _change(
         return Measured(nothing, arm["machine"], "no block was timed of both engines")
     ratio = median_ratio(own, other, confidence=study.statistics.confidence)
     change = Interval(*(100 * (value - 1) for value in ratio))
-    return Measured(change, arm["machine"], f"{len(own)} paired blocks")
+    return Measured(change, arm["machine"])

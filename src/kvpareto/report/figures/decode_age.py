@@ -18,7 +18,7 @@ from kvpareto.report.rows import check_rows, drawable
 from kvpareto.report.scale import plain, signed
 from kvpareto.report.style import GREY, theme
 
-AGE_KL_FLOOR = 1e-12
+AGE_KL_FLOOR = 1e-15
 """Nats: less is rounding of sums of 64-bit numbers, and is drawn here: the axis has no zero."""
 
 _FULL = "full"
@@ -101,7 +101,9 @@ def _draw_line(axes: Axes, rows: pd.DataFrame, measure: str, look: dict[str, Any
         spans = rows["tpot_ms_lo"], rows["tpot_ms_hi"]
         axes.fill_between(rows["age"], *spans, color=look["color"], alpha=0.2, lw=0)
     scale = _MEASURES[measure][2]
-    axes.plot(rows["age"], rows[measure] / scale, **look)
+    # The full cache is not run to the ages of the others: it has few bins, which then show.
+    few = {"marker": "o", "ms": 5} if len(rows) < 12 else {}
+    axes.plot(rows["age"], rows[measure] / scale, **look | few)
 
 
 def _finish(axes: Axes, measure: str, ages: pd.Series) -> None:

@@ -30,8 +30,8 @@ from kvpareto.report.scale import plain
 from kvpareto.report.style import GREY, reach, theme
 
 _RATIOS = {
-    "speedup_vs_strict": "faster than prune each step",
-    "speedup_vs_recompute": "faster than recompute",
+    "speedup_vs_strict": "speed-up over prune (strict)",
+    "speedup_vs_recompute": "speed-up over recompute",
 }
 _ROW = 0.27
 """Inches of an engine's line."""
@@ -152,7 +152,10 @@ def _draw_ratio(axes: Axes, place: int, one: dict[Any, Any], ratio: str) -> None
 
 def _limits(panels: list[list[Axes]], shown: pd.DataFrame) -> None:
     """One horizontal axis for all panels of a column."""
-    columns = (["tpot_ms_p50", "tpot_ms_max"], *([name, f"{name}_hi"] for name in _RATIOS))
+    columns = (
+        ["tpot_ms_p50", "tpot_ms_max"],
+        *([f"{name}{end}" for end in ("", "_lo", "_hi")] for name in _RATIOS),
+    )
     for place, names in enumerate(columns):
         found = shown[names].to_numpy(np.float64)
         values = np.append(found[np.isfinite(found)], [] if place == 0 else [1.0])

@@ -24,7 +24,7 @@ _WAYS: dict[str, tuple[str, dict[str, Any]]] = {
         "by one position at every token",
         {"color": _INK[3], "marker": "s", "ls": "-"},
     ),
-    "float32_angle": (
+    "float32 angle": (
         "once, angle in float32",
         {"color": _INK[1], "marker": "^", "ls": (0, (4, 1.5))},
     ),
@@ -44,7 +44,7 @@ def error_against_age(drift: pd.DataFrame, *, title: str) -> Figure:
     """Relative error of a key against its age, both logarithmic, a panel per dtype.
 
     Args:
-        drift: `dtype`, `way` (`cumulative`, `pristine` or `float32_angle`), `age` in tokens,
+        drift: `dtype`, `way` (`cumulative`, `pristine` or `float32 angle`), `age` in tokens,
             `error` relative to the norm of the key as float64 rotates it.
         title: written above the plot.
 
