@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from tests.tiny import random_ids, tiny_model
+import torch
+from tests.tiny import SHAPES, VOCAB, random_ids, tiny_model, tiny_variant
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kvpareto.decode_settings import DecodeTimingSettings
 from kvpareto.engine.engine import Bench, engine_name
@@ -32,8 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def bench(family: str, folder: Path) -> Bench:
-    model = tiny_model(family)
     files = {kind: str(folder / f"{family}-{kind}.gguf") for kind in get_args(Kind)}
+    return written(tiny_model(family), files)
+
+
+def written(model: PreTrainedModel, files: dict[Kind, str]) -> Bench:
     for kind, file in files.items():
         write_gguf(model, kind, file)
     return bench_of(
@@ -51,6 +56,45 @@ def test_thrown_away_one_by_one_it_is_strict_streaming(family: str, folder: Path
     # GPT-NeoX has another GELU there.
     assert found["kl_to_oracle_max"] < (1e-4 if family == "gpt_neox" else 1e-5)
     assert found["finite"]
+
+
+@here
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("llama", {"tie_word_embeddings": True}),
+        ("llama", {"head_dim": 32}),
+        ("llama", {"attention_bias": True, "mlp_bias": True}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+        ("gpt_neox", {"use_parallel_residual": False}),
+        ("gpt_neox", {"tie_word_embeddings": True}),
+    ],
+    ids=str,
+)
+def test_whatever_is_written_means_the_same_there(
+    family: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    sizes = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        **sizes | {"num_hidden_layers": 3, "initializer_range": 0.2} | SHAPES[family] | options,
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    for name, part in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(part, std=0.2)
+    found = LlamaCpp().compare(written(model, {"f32": str(tmp_path / "own.gguf")}))
+    assert found["top1_agreement"] >= 0.99
+    assert found["kl_to_oracle"] < 1e-5
+
+
+@here
+def test_slowed_frequencies_mean_the_same_there(tmp_path: Path) -> None:
+    model = tiny_variant("llama-llama3")
+    found = LlamaCpp().compare(written(model, {"f32": str(tmp_path / "own.gguf")}))
+    assert found["top1_agreement"] >= 0.99
+    assert found["kl_to_oracle"] < 1e-5
 
 
 @here

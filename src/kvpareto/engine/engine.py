@@ -76,8 +76,13 @@ class Engine(ABC):
         """Whether it means to compute strict streaming in float32: what the oracle computes."""
 
     def cycle(self, bench: Bench) -> int:
-        """Tokens after which its work repeats: every block of a measurement holds whole cycles."""
+        """Tokens after which its work repeats."""
         return 1
+
+    def block(self, bench: Bench) -> int:
+        """Tokens of a block of its measurement: the bench's, rounded up to whole cycles."""
+        cycle = self.cycle(bench)
+        return -(-bench.block_tokens // cycle) * cycle
 
     @property
     def gguf(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+import psutil
 import torch
 
 from kvpareto.jobs import UnavailableError
@@ -15,6 +16,9 @@ class LlamaServer:
 
     Between requests it keeps its cache: a prompt that begins with what the cache holds is not
     processed again.
+
+    Attributes:
+        resident_before: resident bytes of this process before the file was loaded.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class LlamaServer:
             )
         import xllamacpp
 
+        self.resident_before = psutil.Process().memory_info().rss
         params = xllamacpp.CommonParams()
         params.model.path = path
         params.n_parallel, params.n_gpu_layers = 1, 0
@@ -50,20 +55,23 @@ class LlamaServer:
         params.warmup = params.fit_params = params.ui = params.cache_idle_slots = False
         params.cache_ram_mib = params.verbosity = 0
         self._server = xllamacpp.Server(params)
-        self._options = {"n_keep": sinks, "n_discard": discard, "cache_prompt": True}
+        self._options = {"n_keep": sinks, "n_discard": discard}
 
-    def generate(self, prompt: list[int], tokens: int, vocab: int = 0) -> Generated:
+    def generate(self, prompt: list[int], tokens: int, *, anew: bool, vocab: int = 0) -> Generated:
         """Greedy tokens behind a prompt.
 
         Args:
-            vocab: of so many tokens log-probabilities are asked for at each step; 0: of none.
+            anew: whether the whole prompt is processed, whatever the cache holds.
+            vocab: size of the vocabulary, if the log-probabilities of all of it are asked for at
+                each step; 0: of none.
 
         Raises:
-            RuntimeError: the server refuses; its words.
+            RuntimeError: the server refuses, or stops early.
         """
         found = Generated()
         request = self._options | {
             "prompt": prompt,
+            "cache_prompt": not anew,
             "max_tokens": tokens,
             "samplers": ["top_k"],
             "top_k": 1,
@@ -74,6 +82,10 @@ class LlamaServer:
         self._server.handle_completions(request, found.take)
         if found.error is not None:
             raise RuntimeError(f"llama.cpp refuses: {found.error}")
+        if len(found.tokens) != tokens:
+            raise RuntimeError(
+                f"llama.cpp generated {len(found.tokens)} of {tokens} tokens and says nothing"
+            )
         return found
 
 
@@ -111,8 +123,6 @@ class Generated:
         self.prompt_ms, self.processed = timings["prompt_ms"], timings["prompt_n"]
         if choice["logprobs"]:
             (step,) = choice["logprobs"]["content"]
-            own = torch.empty(len(step["top_logprobs"]), dtype=torch.float64)
-            own[[one["id"] for one in step["top_logprobs"]]] = torch.tensor(
-                [one["logprob"] for one in step["top_logprobs"]], dtype=torch.float64
-            )
+            by_id = sorted((one["id"], one["logprob"]) for one in step["top_logprobs"])
+            own = torch.tensor([value for _, value in by_id], dtype=torch.float64)
             self.log_probabilities.append(own)

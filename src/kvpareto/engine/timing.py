@@ -11,7 +11,7 @@ import pandas as pd
 from kvpareto.claims.bootstrap import median_ratio
 from kvpareto.decode_settings import DecodeTimingSettings
 from kvpareto.engine.cost import read_bandwidth
-from kvpareto.engine.engine import YARDSTICK, Arm, Bench, Engine, engine_name, engine_of
+from kvpareto.engine.engine import YARDSTICK, Arm, Bench, engine_name, engine_of
 from kvpareto.jobs import failure, progress
 from kvpareto.measure.latency import Decoder, alternating_blocks, block_means
 from kvpareto.provenance import machine
@@ -49,7 +49,7 @@ def time_engines(
     measured = alternating_blocks(
         running,
         timing.blocks,
-        {name: _whole_cycles(engines[name], bench) for name in running},
+        {name: engines[name].block(bench) for name in running},
         timing.warm_up_tokens,
         progress("blocks"),
     )
@@ -62,11 +62,6 @@ def time_engines(
     table["bandwidth_gb_s"] = bandwidth / 1e9
     table["machine"] = machine()
     return table, measured.rename(columns={"runner": "engine"})
-
-
-def _whole_cycles(engine: Engine, bench: Bench) -> int:
-    cycle = engine.cycle(bench)
-    return -(-bench.block_tokens // cycle) * cycle
 
 
 def _figures(tokens: pd.DataFrame, engine: str, confidence: float) -> dict[str, float]:

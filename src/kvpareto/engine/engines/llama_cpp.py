@@ -13,6 +13,7 @@ precision. Wheels from PyPI are built for any x86-64 with AVX2, without AVX-512.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -32,7 +33,16 @@ _GENERATED = 500
 """Tokens that are generated to be compared, at most."""
 
 _ALL_PROBABILITIES = 8192
-"""Largest vocabulary of which all log-probabilities are fetched: they come as text."""
+"""Largest vocabulary of which all log-probabilities are fetched: they come as text, slowly."""
+
+_WITH_PROBABILITIES = 200
+"""Tokens of which they are fetched, at most."""
+
+_TURN_S = 0.005
+"""Between two tokens of a turn there is less; after more, another engine had its turn."""
+
+_LOWEST = -104.0
+"""Logarithm below which a probability is zero in float32; such a one comes as the lowest float."""
 
 
 class LlamaDecoder:
@@ -42,22 +52,25 @@ class LlamaDecoder:
     a block, and its tokens' times are handed out one by one. They are differences of the server's
     clock from token to token, shifts included. The next request goes on with what the cache holds:
     its prompt repeats that, and only the last entry is computed again, outside of any token's time.
+    What is left of a block when another engine has had its turn is dropped, since times of a turn
+    have to be of that turn.
 
     Attributes:
         resident_bytes: what loading and the first tokens added to the memory of this process: the
             weights as far as they were read, cache, buffers, and the server itself.
     """
 
-    def __init__(self, server: LlamaServer, bench: Bench, discard: int, before: int) -> None:
+    def __init__(self, server: LlamaServer, bench: Bench, discard: int, block: int) -> None:
         """
         Args:
             discard: entries that a shift throws away.
-            before: resident bytes of this process before the server was made.
+            block: tokens that are generated at once.
         """
         self._server = server
         self._bench = bench
         self._discard = discard
-        self._before = before
+        self._block = block
+        self._asked_at = 0.0
         self._held: list[int] = []
         self._times: list[float] = []
         self.resident_bytes = 0
@@ -65,16 +78,16 @@ class LlamaDecoder:
     def start(self) -> tuple[float, float]:
         """Prefill and decode one token; (prefill, prefill and first token) in seconds."""
         self._held = self._bench.ids[0, : self._bench.cap - 1].tolist()
-        found = self._generate(2)
+        found = self._generate(2, anew=True)
         self._times = []
-        self.resident_bytes = psutil.Process().memory_info().rss - self._before
+        self.resident_bytes = psutil.Process().memory_info().rss - self._server.resident_before
         prefilled = found.prompt_ms / 1e3
         return prefilled, prefilled + (found.ends[1] - found.ends[0]) / 1e3
 
     def token(self) -> tuple[float, bool]:
         """One token; (seconds, False): shifts are not seen from outside."""
-        if not self._times:
-            found = self._generate(self._bench.block_tokens + 1)
+        if not self._times or time.perf_counter() - self._asked_at > _TURN_S:
+            found = self._generate(self._block + 1, anew=False)
             if found.processed != 1:
                 raise RuntimeError(
                     f"llama.cpp processed {found.processed} tokens again, and 1 was expected: its "
@@ -82,10 +95,11 @@ class LlamaDecoder:
                 )
             self._times = [(late - early) / 1e3 for early, late in pairwise(found.ends)]
             self._times.reverse()
+        self._asked_at = time.perf_counter()
         return self._times.pop(), False
 
-    def _generate(self, tokens: int) -> Generated:
-        found = self._server.generate(self._held, tokens)
+    def _generate(self, tokens: int, anew: bool) -> Generated:
+        found = self._server.generate(self._held, tokens, anew=anew)
         sinks = self._bench.sinks
         for token in found.tokens[:-1]:  # the last one is not in the cache yet
             if len(self._held) == self._bench.cap:
@@ -133,17 +147,15 @@ class LlamaCpp(Engine):
         return self.weights
 
     def decoder(self, bench: Bench) -> LlamaDecoder:
-        before = psutil.Process().memory_info().rss
-        return LlamaDecoder(self._server(bench), bench, self._discarded(bench), before)
+        return LlamaDecoder(self._server(bench), bench, self._discarded(bench), self.block(bench))
 
     def compare(self, bench: Bench) -> dict[str, Any]:
         """On text that it generates: its tokens are fed to the oracle behind the same prefill."""
         oracle, prefill = bench.oracle("float32"), bench.cap - 1
         prompt = bench.ids[0, :prefill].tolist()
-        vocab = int(oracle.model.config.vocab_size)
-        asked = vocab if vocab <= _ALL_PROBABILITIES else 0
         tokens = min(_GENERATED, bench.ids.shape[1] - prefill)
-        found = self._server(bench).generate(prompt, tokens, asked)
+        server = self._server(bench)
+        found = server.generate(prompt, tokens, anew=True)
         # The oracle's logits are those behind decoded tokens: the first token is not among them.
         true = oracle.follow(torch.tensor([prompt + found.tokens]))[:-1].double().log_softmax(-1)
         chosen = torch.tensor(found.tokens[1:])
@@ -151,10 +163,14 @@ class LlamaCpp(Engine):
             "top1_agreement": float((true.argmax(-1) == chosen).double().mean()),
             "compared_tokens": len(chosen),
         }
-        if asked:
-            own = torch.stack(found.log_probabilities[1:])
-            # Probabilities of zero are written as the lowest float.
-            kl = (true.exp() * (true - own)).sum(-1).clamp_min(0)
+        vocab = true.shape[-1]
+        if vocab <= _ALL_PROBABILITIES:
+            again = server.generate(
+                prompt, min(tokens, _WITH_PROBABILITIES), anew=True, vocab=vocab
+            )
+            own = torch.stack(again.log_probabilities[1:])
+            true = true[: len(own)]
+            kl = (true.exp() * (true - own.clamp_min(_LOWEST))).sum(-1).clamp_min(0)
             fields |= {
                 "kl_to_oracle": float(kl.mean()),
                 "kl_to_oracle_max": float(kl.max()),
