@@ -14,7 +14,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(STUDY)
 SNAKEFMT := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt
 
 .DEFAULT_GOAL := help
-.PHONY: help report resume decode reference adopt test lint format schema clean
+.PHONY: help report resume decode gpu-bench reference adopt test lint format schema clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ resume: $(READY) ## the same after a run was killed: a killed run leaves its loc
 
 decode: $(READY) ## every shape, cap and engine of the decode part (hours)
 	$(BIN)/snakemake decode_leaves --cores $(CORES) --configfile config/decode.yaml
+
+# On a machine with a GPU, with what its Python has: no set-up, no network.
+gpu-bench: ## decode engines and reuse on a GPU, at the shapes of known models
+	PYTHONPATH=src $(PYTHON) -m kvpareto.engine.gpu_bench $(ARGUMENTS)
 
 reference: $(READY) ## train the reference models from raw text, into results/reference (hours)
 	$(BIN)/snakemake --cores $(CORES) reference_models $(STUDY)

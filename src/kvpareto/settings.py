@@ -163,8 +163,9 @@ def export_schema() -> str:
     """The JSON schema of `Settings`, for editors and for workflow/schemas."""
     schema = Settings.model_json_schema()
     # Overlays may set a group or a depth to null, which is taken out before the models see it.
-    for part in ("eviction", "reuse", "merge"):
-        groups = schema["properties"][part]["patternProperties"]
+    decode = schema["$defs"]["DecodeSettings"]["properties"]["groups"]
+    parts = [schema["properties"][part] for part in ("eviction", "reuse", "merge")]
+    for groups in (part["patternProperties"] for part in (*parts, decode)):
         for pattern, group in groups.items():
             groups[pattern] = {"anyOf": [group, {"type": "null"}]}
     depths = schema["$defs"]["ReuseTimingSettings"]["properties"]["depths"]

@@ -112,7 +112,8 @@ class RingLayer(EvictingLayer):
         self.clock.query_due = True
         new = key_states.shape[2]
         if self.leads:
-            self.clock.tick(new, self._length)
+            # Where one graph serves every length, nothing in it may read the length.
+            self.clock.tick(new, self.slots if self.clock.growing else self._length)
         if new == 1 and (self.clock.growing or self._length >= self.slots - 1):
             self._overwrite(key_states, value_states)
         else:
@@ -121,6 +122,12 @@ class RingLayer(EvictingLayer):
         entries = slice(0, self.slots if self.clock.growing else self._length)
         self.keys, self.values = self._keys[:, :, entries], self._values[:, :, entries]
         return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.slots - 1 if self.clock.growing else self._length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return (self.slots, 0) if self.clock.growing else super().get_mask_sizes(query_length)
 
     def _append(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         begin, end = self._length, self._length + key_states.shape[2]

@@ -95,17 +95,24 @@ def age_errors(arms: list[Arm], bench: Bench, age: DecodeAgeSettings) -> pd.Data
         Rows of engine, age, kl_to_oracle (mean of a bin, nats), top1_agreement, status, why.
     """
     oracle = ShiftedStream(bench.model("float32"), bench.cap - 1, bench.sinks)
-    engines = {engine_name(*arm): engine_of(*arm) for arm in arms if tuple(arm) != FULL}
-    streams = {
-        name: engine.stream(bench.model("float32"), bench)
-        for name, engine in engines.items()
-        if isinstance(engine, TorchEngine)
-    }
+    streams: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for arm in arms:
+        if tuple(arm) == FULL:
+            continue
+        engine, name = engine_of(*arm), engine_name(*arm)
+        assert isinstance(engine, TorchEngine)
+        try:
+            streams[name] = engine.stream(bench.model("float32"), bench)
+        except Exception as error:
+            log.exception("%s cannot run", name)
+            status, why = failure(error)
+            rows.append({"engine": name, "status": status, "why": why})
     prefill = bench.ids[:, : bench.cap - 1]
     for stream in (oracle, *streams.values()):
         with attention_of(stream):
             stream.prefill(prefill)
-    width, rows = _width(age), []
+    width = _width(age)
     found: dict[str, list[tuple[float, bool]]] = {name: [] for name in streams}
     report = progress("tokens beside the oracle")
     for index, token in _tokens(bench, age.tokens):
@@ -128,12 +135,15 @@ def age_errors(arms: list[Arm], bench: Bench, age: DecodeAgeSettings) -> pd.Data
     return pd.DataFrame(rows)
 
 
+_TIMES = ("engine", "age", "tpot_ms", "tpot_ms_lo", "tpot_ms_hi", "cache_bytes")
+
+
 def by_age(times: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
-    """Times and errors of every engine and bin side by side; a failure is one row."""
-    failed = errors[errors["status"] != "ok"]
-    beside = errors[errors["status"] == "ok"].drop(columns=["status", "why"])
-    rows = times.merge(beside, on=["engine", "age"], how="left", validate="one_to_one")
-    return pd.concat([rows, failed]) if len(failed) else rows
+    """Times and errors of every engine and bin side by side; a failure is one row, of `times`."""
+    found = errors.reindex(columns=["engine", "age", "kl_to_oracle", "top1_agreement"])
+    rows = times.reindex(columns=list(dict.fromkeys([*_TIMES, *times])))
+    # What failed there has failed here as well.
+    return rows.merge(found.dropna(subset="age"), on=["engine", "age"], how="left")
 
 
 MEASURES = {"tpot_ms": "%", "cache_bytes": "%", "kl_to_oracle": "nats"}

@@ -31,11 +31,13 @@ class Cost(NamedTuple):
         read_bytes: weights and cached entries that it has to read, each once.
         peak_bytes: weights, cache, and what a step allocates beyond them.
         launches: operators, or kernels, that the host starts.
+        capture_s: seconds that capturing its CUDA graph took.
     """
 
     read_bytes: int | None = None
     peak_bytes: int | None = None
     launches: float | None = None
+    capture_s: float | None = None
 
 
 def step_cost(decoder: TimedDecoder, computing: nn.Module, attended: int) -> Cost:
@@ -54,6 +56,7 @@ def step_cost(decoder: TimedDecoder, computing: nn.Module, attended: int) -> Cos
         read_bytes=_read_weights(computing) + kv_bytes,
         peak_bytes=held + kv_bytes + extra,
         launches=_launches(decoder),
+        capture_s=getattr(decoder.stream, "capture_s", None),
     )
 
 

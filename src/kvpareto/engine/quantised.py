@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from kvpareto.jobs import UnavailableError
+from kvpareto.jobs import RefusedError, UnavailableError
 
 Quantised = Literal["none", "int8", "int8_dynamic", "int4"]
 """`int8`: weights only. `int8_dynamic`: activations too, token by token, and integer products.
@@ -27,7 +27,7 @@ def quantised(module: nn.Module, kind: Quantised, scope: Scope) -> nn.Module:
 
     Raises:
         UnavailableError: torchao is not installed.
-        ValueError: nothing is in the scope.
+        RefusedError: nothing is in the scope.
     """
     if importlib.util.find_spec("torchao") is None:
         raise UnavailableError("torchao is not installed: pip install -c envs/constraints.txt -e .")
@@ -53,7 +53,7 @@ def quantised(module: nn.Module, kind: Quantised, scope: Scope) -> nn.Module:
         return isinstance(part, nn.Linear) and (scope == "all" or "mlp" in name)
 
     if not any(chosen(part, name) for name, part in module.named_modules()):
-        raise ValueError(f"{type(module).__name__} has no matrix in scope {scope!r}")
+        raise RefusedError(f"{type(module).__name__} has no matrix in scope {scope!r}")
     own = copy.deepcopy(module)
     quantize_(own, configs[kind](), filter_fn=chosen)
     return own

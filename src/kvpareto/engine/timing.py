@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 
 
 def time_engines(
-    arms: list[Arm], bench: Bench, timing: DecodeTimingSettings, confidence: float
+    arms: list[Arm],
+    bench: Bench,
+    timing: DecodeTimingSettings,
+    confidence: float,
+    yardstick: str = YARDSTICK,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Time engines, the yardstick among them, in alternating blocks.
 
@@ -54,7 +58,7 @@ def time_engines(
         progress("blocks"),
     )
     for name in running:
-        rows[name] |= _figures(measured, name, confidence)
+        rows[name] |= _figures(measured, name, yardstick, confidence)
         if read := rows[name]["read_bytes"]:
             seconds = rows[name]["tpot_ms_p50"] / 1e3
             rows[name]["bandwidth_share"] = read / seconds / bandwidth
@@ -64,16 +68,20 @@ def time_engines(
     return table, measured.rename(columns={"runner": "engine"})
 
 
-def _figures(tokens: pd.DataFrame, engine: str, confidence: float) -> dict[str, float]:
+def _figures(
+    tokens: pd.DataFrame, engine: str, yardstick: str, confidence: float
+) -> dict[str, float]:
     """Times of an engine, and ratios to the yardstick and to recompute where it ran."""
     ms = tokens.loc[tokens["runner"] == engine, "ms"].to_numpy()
+    names = list(dict.fromkeys(tokens["runner"]))
     figures = {
         "tpot_ms_mean": float(block_means(tokens, engine).median()),
         **{f"tpot_ms_p{q}": float(np.percentile(ms, q)) for q in (50, 95, 99)},
         "tpot_ms_max": float(ms.max()),
     }
-    for column, other in (("tpot_ratio", YARDSTICK), ("recompute_ratio", "recompute")):
-        if other not in set(tokens["runner"]):
+    recompute = next((name for name in names if name.startswith("recompute")), "")
+    for column, other in (("tpot_ratio", yardstick), ("recompute_ratio", recompute)):
+        if other not in names:
             continue
         ratio = median_ratio(
             block_means(tokens, engine), block_means(tokens, other), confidence=confidence

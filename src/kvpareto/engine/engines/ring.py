@@ -70,6 +70,11 @@ class RingStream:
         """Kernels of a compiled step that no operator of the library stands for."""
         return self._steady.kernels if isinstance(self._steady, Compiled) else 0
 
+    @property
+    def capture_s(self) -> float | None:
+        """Seconds that capturing the step took; None: it is not captured."""
+        return self._steady.capture_s if isinstance(self._steady, Captured) else None
+
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
         """Process the first tokens, [1, tokens], the sinks among them; logits, [1, vocab].
 
@@ -167,7 +172,8 @@ class Ring(TorchEngine):
         if self.quantised != "none":
             computing = quantised(computing, self.quantised, self.scope)
         return RingStream(
-            model,
+            # A copy of the model has a configuration of its own, attention function included.
+            computing if isinstance(computing, PreTrainedModel) else model,
             bench.cap,
             bench.sinks,
             computing=computing,
