@@ -26,7 +26,7 @@ for run in COMPARED_RUNS:
 
     rule:
         name:
-            f"decode_quality_{run.group}_{run.shape}_{run.cap}"
+            f"decode_quality_{run.name}_{run.cap}"
         input:
             **decode_files(run),
         output:
@@ -49,7 +49,7 @@ for run in DECODE_RUNS:
 
     rule:
         name:
-            f"decode_time_{run.group}_{run.shape}_{run.cap}_{run.threads}"
+            f"decode_time_{run.name}_{run.cap}_{run.threads}"
         input:
             **decode_files(run),
             # Compiled steps lie ready by then.

@@ -33,6 +33,11 @@ class DecodeRun:
     arms: tuple[Arm, ...]
 
     @property
+    def name(self) -> str:
+        """Group and shape as a part of a rule's name."""
+        return f"{self.group}_{self.shape}".replace("-", "_").replace(".", "_")
+
+    @property
     def place(self) -> str:
         """Its place below `results/decode/`, without the threads."""
         return f"{self.group}/{self.shape}/cap{self.cap}"
