@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -39,6 +40,15 @@ class Swept(BaseModel):
 
 
 MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def unknown(where: str, names: list[str], kind: str, known: Collection[str]) -> list[str]:
+    """A complaint about every name that is not known."""
+    return [
+        f"{where}: {name!r} is not defined under {kind}; known: {', '.join(known) or 'none'}"
+        for name in names
+        if name not in known
+    ]
 
 
 def without_null(groups: Any) -> Any:

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from kvpareto.config_base import GroupName, MethodName, Name, Strict, Swept, without_null
+from kvpareto.config_base import GroupName, MethodName, Name, Strict, Swept, unknown, without_null
 
 
 class ShapeSettings(Strict):
@@ -112,11 +112,9 @@ class DecodeSettings(Strict):
             "age.shapes": self.age.shapes,
         }
         problems = [
-            f"{where}: {shape!r} is not defined under decode.shapes; known: "
-            f"{', '.join(self.shapes) or 'none'}"
+            problem
             for where, shapes in named.items()
-            for shape in shapes
-            if shape not in self.shapes
+            for problem in unknown(where, shapes, "decode.shapes", self.shapes)
         ]
         if problems:
             raise ValueError("; ".join(problems))

@@ -8,14 +8,13 @@ Snakemake merges mappings but replaces lists, so a list is what an overlay can s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kvpareto.attention_settings import AttentionSettings
 from kvpareto.claim_settings import Claim, Margins, Recommendation, RecommendedTest
-from kvpareto.config_base import GroupName, Name, Strict, explain, without_null
+from kvpareto.config_base import GroupName, Name, Strict, explain, unknown, without_null
 from kvpareto.decode_settings import DecodeSettings
 from kvpareto.eviction_settings import (
     BaselineSettings,
@@ -87,7 +86,7 @@ class Settings(Strict):
                 "merge_memory.models: without a group under merge nothing reads them; add one, or "
                 "write []"
             )
-        problems += _unknown("timing.texts", self.timing.texts, "texts", self.texts)
+        problems += unknown("timing.texts", self.timing.texts, "texts", self.texts)
         used = {text for matrix in self.eviction.values() for text in matrix.texts}
         problems += [
             f"timing.texts: no group runs on {name!r}; take from {', '.join(sorted(used))}"
@@ -104,25 +103,25 @@ class Settings(Strict):
             for group, own in getattr(self, part).items():
                 for kind, names in known.items():
                     named = getattr(own, kind, [])
-                    problems += _unknown(f"{part}.{group}.{kind}", named, kind, names)
+                    problems += unknown(f"{part}.{group}.{kind}", named, kind, names)
         problems += [
             f"merge.{group}: {name!r} is both a task and a text; rename one of the two"
             for group, merged in self.merge.items()
             for name in {*merged.tasks, *merged.texts} & {*self.tasks} & {*self.texts}
         ]
-        problems += _unknown("merge_memory.models", self.merge_memory.models, "models", self.models)
-        problems += _unknown("merge_probes.models", self.merge_probes.models, "models", self.models)
-        problems += _unknown("merge_probes.tasks", self.merge_probes.tasks, "tasks", self.tasks)
+        problems += unknown("merge_memory.models", self.merge_memory.models, "models", self.models)
+        problems += unknown("merge_probes.models", self.merge_probes.models, "models", self.models)
+        problems += unknown("merge_probes.tasks", self.merge_probes.tasks, "tasks", self.tasks)
         for name, shape in self.decode.shapes.items():
             for kind, own in (("model", shape.model), ("text", shape.text)):
                 if own is not None:
                     where = f"decode.shapes.{name}.{kind}"
-                    problems += _unknown(where, [own], f"{kind}s", known[f"{kind}s"])
-        problems += _unknown("reuse_timing.tasks", self.reuse_timing.tasks, "tasks", self.tasks)
+                    problems += unknown(where, [own], f"{kind}s", known[f"{kind}s"])
+        problems += unknown("reuse_timing.tasks", self.reuse_timing.tasks, "tasks", self.tasks)
         for name, model in self.models.items():
             if model.converted is not None:
                 where = f"models.{name}.converted.source"
-                problems += _unknown(where, [model.converted.source], "models", self.models)
+                problems += unknown(where, [model.converted.source], "models", self.models)
         problems += [
             f"claims.{name}: the use {test.use!r} is not defined under recommend; "
             f"known: {', '.join(self.recommend) or 'none'}"
@@ -133,14 +132,6 @@ class Settings(Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-
-def _unknown(where: str, names: list[str], kind: str, known: Collection[str]) -> list[str]:
-    return [
-        f"{where}: {name!r} is not defined under {kind}; known: {', '.join(known) or 'none'}"
-        for name in names
-        if name not in known
-    ]
 
 
 def parse_settings(config: dict[str, Any]) -> Settings:

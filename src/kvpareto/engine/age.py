@@ -12,9 +12,9 @@ from scipy import stats
 
 from kvpareto.decode_settings import DecodeAgeSettings
 from kvpareto.engine.engine import FULL, Arm, Bench, TorchEngine, engine_name, engine_of
-from kvpareto.engine.oracle import kl_nats
 from kvpareto.jobs import failure, progress
 from kvpareto.measure.dynamic import ShiftedStream
+from kvpareto.measure.fidelity import kl_nats
 from kvpareto.measure.latency import attention_of, now
 from kvpareto.measure.memory import cache_bytes
 from kvpareto.provenance import machine
@@ -122,7 +122,7 @@ def age_errors(arms: list[Arm], bench: Bench, age: DecodeAgeSettings) -> pd.Data
             with attention_of(stream):
                 own = stream.decode(token)
             same = bool((own.argmax(-1) == truth.argmax(-1)).all())
-            found[name].append((float(kl_nats(truth, own)), same))
+            found[name].append((kl_nats(truth, own), same))
         if (index + 1) % width == 0:
             for name, pairs in found.items():
                 kl, same = np.mean(pairs, axis=0)

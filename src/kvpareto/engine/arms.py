@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 from kvpareto.decode_settings import EngineArms, ShapeSettings
 from kvpareto.engine.engine import (
@@ -65,19 +64,14 @@ def decode_runs(settings: Settings) -> list[DecodeRun]:
     Raises:
         SettingsError: every engine that is not possible, each with its path and what to do.
     """
-    runs, problems = [], []
+    runs: list[DecodeRun] = []
+    problems: list[str] = []
     for name, group in settings.decode.groups.items():
-        arms: dict[str, Arm] = {YARDSTICK: (YARDSTICK, {})}
-        for index, entry in enumerate(group.arms):
-            try:
-                for parameters in settings_of(entry):
-                    arms[engine_name(entry.engine, parameters)] = (entry.engine, parameters)
-            except (TypeError, ValueError) as error:
-                problems.append(f"decode.groups.{name}.arms.{index}: {error}")
+        own = _arms(f"decode.groups.{name}.arms", group.arms, problems)
+        arms = {YARDSTICK: (YARDSTICK, {}), **own}
         for shape, cap, threads in itertools.product(group.shapes, group.caps, group.threads):
             runs.append(DecodeRun(name, shape, cap, threads, tuple(arms.values())))
-    if problems:
-        raise SettingsError("the configuration has impossible engines:\n  " + "\n  ".join(problems))
+    _refuse(problems)
     return runs
 
 
@@ -87,30 +81,33 @@ def age_arms(settings: Settings) -> list[Arm]:
     Raises:
         SettingsError: as `decode_runs`, or an engine that gives no logits.
     """
-    arms: dict[str, Arm] = {}
-    problems = []
-    for index, entry in enumerate(settings.decode.age.engines):
-        where = f"decode.age.engines.{index}"
-        try:
-            for parameters in settings_of(entry):
-                arms[engine_name(entry.engine, parameters)] = (entry.engine, parameters)
-        except (TypeError, ValueError) as error:
-            problems.append(f"{where}: {error}")
-        else:
-            if not issubclass(engine_class(entry.engine), TorchEngine):
-                problems.append(f"{where}: {entry.engine} gives no logits; take another engine")
-    if problems:
-        raise SettingsError("the configuration has impossible engines:\n  " + "\n  ".join(problems))
+    problems: list[str] = []
+    arms = _arms("decode.age.engines", settings.decode.age.engines, problems)
+    known = {engine for engine, _ in arms.values()}
+    problems += [
+        f"decode.age.engines.{index}: {entry.engine} gives no logits; take another engine"
+        for index, entry in enumerate(settings.decode.age.engines)
+        if entry.engine in known and not issubclass(engine_class(entry.engine), TorchEngine)
+    ]
+    _refuse(problems)
     return [*arms.values(), FULL]
 
 
-def settings_of(entry: EngineArms) -> Any:
-    """Every setting that one entry of a group spans.
+def _arms(where: str, entries: list[EngineArms], problems: list[str]) -> dict[str, Arm]:
+    """Every arm that the entries span, by name; what is impossible joins the problems."""
+    arms: dict[str, Arm] = {}
+    for index, entry in enumerate(entries):
+        try:
+            for parameters in spanned(PACKAGE, Engine, "engine", entry.engine, entry.sweeps):
+                arms[engine_name(entry.engine, parameters)] = (entry.engine, parameters)
+        except (TypeError, ValueError) as error:
+            problems.append(f"{where}.{index}: {error}")
+    return arms
 
-    Raises:
-        ValueError, TypeError: no such engine or parameter, or a value it cannot have.
-    """
-    return spanned(PACKAGE, Engine, "engine", entry.engine, entry.sweeps)
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise SettingsError("the configuration has impossible engines:\n  " + "\n  ".join(problems))
 
 
 def compared(runs: list[DecodeRun], shapes: dict[str, ShapeSettings]) -> list[DecodeRun]:

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from kvpareto.measure.dynamic import ShiftedStream
+from kvpareto.measure.fidelity import kl_by_token
 from kvpareto.measure.latency import Decoding, attention_of
 
 
@@ -79,12 +80,6 @@ class Agreement(NamedTuple):
     finite: bool
 
 
-def kl_nats(oracle: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """KL(oracle || own) of the next token for logits [..., vocab], in nats: [...]."""
-    true, guess = (part.double().log_softmax(-1) for part in (oracle, own))
-    return (true.exp() * (true - guess)).sum(-1).clamp_min(0)
-
-
 def agreement(
     oracle: torch.Tensor, own: torch.Tensor, targets: torch.Tensor, at: torch.Tensor | None = None
 ) -> Agreement:
@@ -96,7 +91,7 @@ def agreement(
     """
     places = torch.arange(len(oracle)) if at is None else at
     true, guess = (part.double().log_softmax(-1) for part in (oracle[places], own))
-    kl = kl_nats(oracle[places], own)
+    kl = kl_by_token(oracle[places], own)
     scored = places < len(targets)
     following = targets.cpu()[places[scored]].to(true.device)
 

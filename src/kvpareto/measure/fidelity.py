@@ -10,10 +10,15 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, [kv_heads, tokens, head_dim]."""
 
 
-def kl_nats(reference: torch.Tensor, logits: torch.Tensor) -> float:
-    """KL(reference || approximation) of the next token, in nats: the mean over [..., vocab]."""
+def kl_by_token(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """KL(reference || approximation) of the next token for logits [..., vocab], in nats: [...]."""
     true, guess = reference.double().log_softmax(-1), logits.double().log_softmax(-1)
-    return float((true.exp() * (true - guess)).sum(-1).clamp_min(0).mean())
+    return (true.exp() * (true - guess)).sum(-1).clamp_min(0)
+
+
+def kl_nats(reference: torch.Tensor, logits: torch.Tensor) -> float:
+    """The mean of `kl_by_token`."""
+    return float(kl_by_token(reference, logits).mean())
 
 
 def kv_error(
