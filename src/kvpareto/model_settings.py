@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 
 from kvpareto.config_base import LOCAL, Name, Strict, need_revision
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+GgufKind = Literal["f32", "f16", "bf16", "q8_0"]
+"""Types of the matrices in a GGUF file; norms and biases are always in float32."""
+
 
 class Conversion(Strict):
     """The very weights of another model of the study, a Llama, written as another family."""
@@ -22,7 +27,7 @@ class ModelSettings(Strict):
 
     path: str = Field(description="folder of this repository, or a hub id")
     revision: str | None = Field(None, description="commit of the hub id; required for hub ids")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$",

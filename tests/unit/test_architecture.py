@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +138,24 @@ def test_every_folder_of_modules_is_a_package() -> None:
     folders = {path.parent for path in MODULES}
     missing = [label(one) for one in folders if not (one / "__init__.py").exists()]
     assert not missing, f"no __init__.py in {', '.join(sorted(missing))}"
+
+
+def test_what_every_start_of_the_workflow_imports_is_not_slow() -> None:
+    """Engines, policies, strategies and offsets are asked for their parameters at every start."""
+    rules = (ROOT / "rules" / "common.smk").read_text(encoding="utf-8")
+    wanted = re.findall(r"^from (kvpareto[\w.]*) import", rules, re.MULTILINE)
+    assert "kvpareto.engine.arms" in wanted
+    wanted += [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for folder in ("engine/engines", "eviction/policies", "reuse/selection", "merge/offsets")
+        for path in sorted((PACKAGE / folder).glob("[a-z]*.py"))
+    ]
+    slow = "{'transformers.modeling_utils', 'sklearn', 'torch._inductor.metrics'}"
+    code = "; ".join(
+        [f"import {name}" for name in wanted] + [f"import sys; print({slow} & set(sys.modules))"]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_no_path_of_one_machine_is_written_down() -> None:

@@ -13,14 +13,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import PreTrainedModel
 
 from kvpareto.engine.engine import Bench, TorchEngine, engine_name, engine_of
-from kvpareto.engine.engines.prompt_lookup import LookupStream, guess
-from kvpareto.engine.engines.ring import RingStream
 from kvpareto.engine.fused import fused
 from kvpareto.engine.oracle import Oracle, followed
 from kvpareto.engine.quality import engine_quality
 from kvpareto.engine.quantised import quantised
 from kvpareto.engine.shapes import bench_of, random_model
 from kvpareto.engine.shapes import random_ids as random_document
+from kvpareto.engine.streams.lookup import LookupStream, guess
+from kvpareto.engine.streams.ring import RingStream
 from kvpareto.eviction.policy import sinks_and_recent
 from kvpareto.jobs import RefusedError, UnavailableError
 
@@ -233,6 +233,8 @@ def test_an_engine_is_named_by_what_is_not_the_default():
     [
         ("prune", {"period": 0}, "period 0"),
         ("ring", {"scope": "mlp"}, "scope 'mlp' needs weights that are quantised"),
+        ("ring", {"run": "graphs"}, "run 'graphs' is none of eager, compiled, graph"),
+        ("prune", {"dtype": "float64"}, "dtype 'float64' is none of float32, bfloat16, float16"),
         ("prompt_lookup", {"guesses": 0}, "guesses 0"),
     ],
     ids=str,

@@ -12,12 +12,13 @@ import torch
 from tests.tiny import SHAPES, VOCAB, tiny_model, tiny_variant
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from kvpareto.model_settings import GgufKind
 from kvpareto.models.families import UnsupportedModelError
-from kvpareto.models.gguf import CONTEXT, Kind, read_bytes, write_gguf
+from kvpareto.models.gguf import CONTEXT, read_bytes, write_gguf
 
 
 def written(
-    model: PreTrainedModel, folder: Path, kind: Kind = "f32"
+    model: PreTrainedModel, folder: Path, kind: GgufKind = "f32"
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Metadata, and tensors as float32."""
     write_gguf(model, kind, folder / "own.gguf")
@@ -83,7 +84,9 @@ def test_the_fused_projection_is_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "error"), [("f32", 0.0), ("f16", 2**-11), ("bf16", 2**-8), ("q8_0", 2**-5)]
 )
-def test_matrices_are_rounded_and_vectors_are_not(kind: Kind, error: float, tmp_path: Path) -> None:
+def test_matrices_are_rounded_and_vectors_are_not(
+    kind: GgufKind, error: float, tmp_path: Path
+) -> None:
     model = tiny_variant("qwen2")
     state = model.state_dict()
     _, tensors = written(model, tmp_path, kind)
@@ -141,7 +144,7 @@ def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_written_is_named_and_leaves_no_file(
-    model: Any, kind: Kind, complaint: str, tmp_path: Path
+    model: Any, kind: GgufKind, complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UnsupportedModelError, match=complaint):
         write_gguf(model(), kind, tmp_path / "own.gguf")

@@ -19,7 +19,8 @@ from kvpareto.engine.engines.llama_cpp import LlamaCpp
 from kvpareto.engine.shapes import bench_of
 from kvpareto.engine.timing import time_engines
 from kvpareto.jobs import RefusedError, UnavailableError
-from kvpareto.models.gguf import Kind, write_gguf
+from kvpareto.model_settings import GgufKind
+from kvpareto.models.gguf import write_gguf
 
 CAP, SINKS = 40, 4
 
@@ -34,11 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def bench(family: str, folder: Path) -> Bench:
-    files = {kind: str(folder / f"{family}-{kind}.gguf") for kind in get_args(Kind)}
+    files = {kind: str(folder / f"{family}-{kind}.gguf") for kind in get_args(GgufKind)}
     return written(tiny_model(family), files)
 
 
-def written(model: PreTrainedModel, files: dict[Kind, str]) -> Bench:
+def written(model: PreTrainedModel, files: dict[GgufKind, str]) -> Bench:
     for kind, file in files.items():
         write_gguf(model, kind, file)
     return bench_of(
@@ -107,7 +108,7 @@ def test_thrown_away_many_at_once_it_is_not(discard: int | str, folder: Path) ->
 
 @here
 @pytest.mark.parametrize("weights", ["f16", "bf16", "q8_0"])
-def test_rounded_weights_are_near_and_not_exact(weights: Kind, folder: Path) -> None:
+def test_rounded_weights_are_near_and_not_exact(weights: GgufKind, folder: Path) -> None:
     engine = LlamaCpp(weights=weights)
     assert not engine.exact
     assert 1e-8 < engine.compare(bench("llama", folder))["kl_to_oracle"] < 1e-2
@@ -184,8 +185,8 @@ def test_words_of_the_server_are_passed_on(folder: Path) -> None:
     [
         ({"discard": 0}, "discard 0 is neither"),
         ({"discard": "all"}, "discard 'all' is neither"),
-        ({"weights": "q4_0"}, "'q4_0' are none of f32"),
-        ({"attention": "fast"}, "'fast' is neither plain nor flash"),
+        ({"weights": "q4_0"}, "weights 'q4_0' is none of f32, f16, bf16, q8_0"),
+        ({"attention": "fast"}, "attention 'fast' is none of plain, flash"),
     ],
 )
 def test_impossible_parameters_are_refused(parameters: dict[str, object], complaint: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel
 
 from kvpareto.measure.kernels import operators
 from kvpareto.measure.latency import TimedDecoder, now
@@ -48,8 +49,8 @@ def step_cost(decoder: TimedDecoder, computing: nn.Module, attended: int) -> Cos
         computing: what holds the weights.
         attended: cached entries that a step reads.
     """
-    model, device = decoder.stream.model, decoder.ids.device
-    kv_bytes = attended * families.layer_count(model) * analytic_entry_bytes(model)
+    device = decoder.ids.device
+    kv_bytes = cache_bytes(decoder.stream.model, attended)
     extra = peak_allocation(decoder.token, _PROFILED_STEPS, device)
     held = sum(_weights(computing).values())
     return Cost(
@@ -58,6 +59,11 @@ def step_cost(decoder: TimedDecoder, computing: nn.Module, attended: int) -> Cos
         launches=_launches(decoder),
         capture_s=getattr(decoder.stream, "capture_s", None),
     )
+
+
+def cache_bytes(model: PreTrainedModel, entries: int) -> int:
+    """Bytes of keys and values of so many entries in every layer."""
+    return entries * families.layer_count(model) * analytic_entry_bytes(model)
 
 
 def _launches(decoder: TimedDecoder) -> float:

@@ -1,7 +1,8 @@
 """What a decode engine is: a way to compute the next token under a bounded cache, to be timed.
 
-One engine is one file under `engines/`; what it can be composed of (dtype, compiled or captured
-steps, fused or quantised weights) are its parameters.
+One engine is one file under `engines/`; what it can be composed of (`options`) are its parameters.
+The workflow reads every engine's parameters whenever it starts, so what takes seconds to import is
+imported where it is used: streams, under `streams/`, and with them the models' library.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
-from transformers import PreTrainedModel
 
-from kvpareto.engine.cost import Cost, step_cost
-from kvpareto.engine.oracle import Oracle, agreement, first_non_finite, followed
-from kvpareto.measure.latency import Decoder, Decoding, TimedDecoder, attention_of
 from kvpareto.methods import hyper_parameters, method_class
+from kvpareto.model_settings import Dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kvpareto.engine.cost import Cost
+    from kvpareto.engine.oracle import Oracle
+    from kvpareto.measure.latency import Decoder, Decoding, TimedDecoder
 
 _OF_STATELESS = 20
 """Of so many tokens one is compared, where each costs a prefill."""
@@ -34,8 +39,6 @@ Arm = tuple[str, dict[str, Any]]
 
 FULL: Arm = ("full", {})
 """The cache that is not bounded."""
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,16 @@ class Engine(ABC):
 
     symbols: ClassVar[dict[str, str]] = {}
     """Short names of parameters in an engine's name; without one the value stands alone."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a parameter has none of the values that its type names.
+        """
+        for name, hint in get_type_hints(type(self)).items():
+            choices, value = get_args(hint), getattr(self, name)
+            if get_origin(hint) is Literal and value not in choices:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
 
     @property
     @abstractmethod
@@ -126,6 +139,8 @@ class TorchEngine(Engine):
         """The engine on a model; raises as `decoder` does."""
 
     def decoder(self, bench: Bench) -> TimedDecoder:
+        from kvpareto.measure.latency import TimedDecoder
+
         stream = self.stream(bench.model(self.dtype), bench)
         return TimedDecoder(stream, bench.ids, self.prefill(bench))
 
@@ -133,6 +148,9 @@ class TorchEngine(Engine):
     """Whether every token is computed from the document alone: some tokens then stand for all."""
 
     def compare(self, bench: Bench) -> dict[str, Any]:
+        from kvpareto.engine.oracle import agreement, first_non_finite, followed
+        from kvpareto.measure.latency import attention_of
+
         oracle, ids = bench.oracle(self.dtype), bench.ids
         stream = self.stream(bench.model(self.dtype), bench)
         prefill = self.prefill(bench)
@@ -149,6 +167,8 @@ class TorchEngine(Engine):
         return found._asdict() | {"first_non_finite": where}
 
     def cost(self, decoder: TimedDecoder, bench: Bench) -> Cost:
+        from kvpareto.engine.cost import step_cost
+
         stream: Any = decoder.stream
         computing = getattr(stream, "computing", stream.model)
         return step_cost(decoder, computing, self.attended(bench))

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from kvpareto.engine.options import Quantised, Scope
 from kvpareto.jobs import RefusedError, UnavailableError
-
-Quantised = Literal["none", "int8", "int8_dynamic", "int4"]
-"""`int8`: weights only. `int8_dynamic`: activations too, token by token, and integer products.
-`int4`: weights only, in groups, dequantised before the product."""
-
-Scope = Literal["all", "mlp"]
-"""Every matrix, the output layer's included, or those of the MLPs."""
 
 _GROUP = 32
 """Weights that share one scale under int4."""

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kvpareto.decode_settings import ShapeSettings
-from kvpareto.engine.engine import Bench, Dtype
+from kvpareto.engine.engine import Bench
 from kvpareto.engine.oracle import Oracle
-from kvpareto.model_settings import ModelSettings
+from kvpareto.model_settings import Dtype, ModelSettings
 from kvpareto.models.load import load_model
 
 _FURTHER_TOKENS = 2048

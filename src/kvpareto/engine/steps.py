@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Literal
 
 import torch
 from torch._inductor import metrics
@@ -13,15 +12,12 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kvpareto.engine.options import Kernel
 from kvpareto.jobs import UnavailableError
 from kvpareto.measure.latency import now
 
-Run = Literal["eager", "compiled", "graph"]
-
 Step = Callable[[torch.Tensor], torch.Tensor]
 """Token ids [1, 1] to logits [1, vocab]; all else it reads and writes stays at its address."""
-
-Kernel = Literal["auto", "math", "flash", "efficient"]
 
 _BACKENDS = {
     "math": SDPBackend.MATH,

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gguf
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from kvpareto.model_settings import GgufKind
 from kvpareto.models import families
 from kvpareto.models.families import UnsupportedModelError
 from kvpareto.records import atomic_path
-
-Kind = Literal["f32", "f16", "bf16", "q8_0"]
-"""Types of the matrices; norms and biases are always in float32."""
 
 CONTEXT = 2**20
 """Context length that is written down: the server clips its own to it, and a bounded cache never
@@ -53,7 +51,7 @@ _NO_VOCABULARY = "rwkv"
 """The one kind of vocabulary that has no token of beginning and end unless it is named."""
 
 
-def write_gguf(model: PreTrainedModel, kind: Kind, path: str | Path) -> None:
+def write_gguf(model: PreTrainedModel, kind: GgufKind, path: str | Path) -> None:
     """Write a model's weights to `path`; a kill leaves the old file, the new one, or none.
 
     Raises:
@@ -61,8 +59,8 @@ def write_gguf(model: PreTrainedModel, kind: Kind, path: str | Path) -> None:
             express; names what is supported.
         ValueError: no such kind.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind {kind!r} is not one of {', '.join(get_args(Kind))}")
+    if kind not in get_args(GgufKind):
+        raise ValueError(f"kind {kind!r} is not one of {', '.join(get_args(GgufKind))}")
     _check(model)
     with atomic_path(path) as temporary:
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[_architecture(model)])
@@ -116,7 +114,7 @@ def _rope(config: Any) -> dict[str, Any]:
     return found
 
 
-def _describe(writer: gguf.GGUFWriter, model: PreTrainedModel, kind: Kind) -> None:
+def _describe(writer: gguf.GGUFWriter, model: PreTrainedModel, kind: GgufKind) -> None:
     """Metadata."""
     config: Any = model.config
     rope, width = _rope(config), families.head_dim(model)
@@ -195,7 +193,7 @@ def _slowed(model: PreTrainedModel) -> torch.Tensor:
     return (plain / rotary.inv_freq.double().cpu()).float()
 
 
-def _add(writer: gguf.GGUFWriter, name: str, tensor: torch.Tensor, kind: Kind) -> None:
+def _add(writer: gguf.GGUFWriter, name: str, tensor: torch.Tensor, kind: GgufKind) -> None:
     values = tensor.detach().float().cpu().numpy()
     own: Any = gguf.GGMLQuantizationType[(kind if tensor.dim() > 1 else "f32").upper()]
     block, _ = gguf.GGML_QUANT_SIZES[own]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from kvpareto.engine.engine import Bench, TorchEngine
-from kvpareto.measure.dynamic import DynamicStream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kvpareto.measure.dynamic import DynamicStream
 
 
 @dataclass(frozen=True)
@@ -19,4 +22,6 @@ class Full(TorchEngine):
         return False
 
     def stream(self, model: PreTrainedModel, bench: Bench) -> DynamicStream:
+        from kvpareto.measure.dynamic import DynamicStream
+
         return DynamicStream(model)

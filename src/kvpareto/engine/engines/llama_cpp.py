@@ -16,18 +16,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import psutil
 import torch
 
-from kvpareto.engine.cost import Cost
 from kvpareto.engine.engine import Bench, Engine
 from kvpareto.engine.llama_server import Generated, LlamaServer
 from kvpareto.jobs import RefusedError, UnavailableError
-from kvpareto.measure.memory import analytic_entry_bytes
-from kvpareto.models import families
-from kvpareto.models.gguf import Kind, read_bytes
+from kvpareto.model_settings import GgufKind
+
+if TYPE_CHECKING:
+    from kvpareto.engine.cost import Cost
 
 _GENERATED = 500
 """Tokens that are generated to be compared, at most."""
@@ -120,20 +120,17 @@ class LlamaCpp(Engine):
     """
 
     discard: int | Literal["half"] = 1
-    weights: Kind = "f32"
+    weights: GgufKind = "f32"
     attention: Literal["plain", "flash"] = "plain"
 
     symbols: ClassVar[dict[str, str]] = {"discard": "discard"}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.discard != "half" and not (isinstance(self.discard, int) and self.discard >= 1):
             raise ValueError(
                 f"discard {self.discard!r} is neither a positive number of entries nor 'half'"
             )
-        if self.weights not in ("f32", "f16", "bf16", "q8_0"):
-            raise ValueError(f"weights {self.weights!r} are none of f32, f16, bf16, q8_0")
-        if self.attention not in ("plain", "flash"):
-            raise ValueError(f"attention {self.attention!r} is neither plain nor flash")
 
     @property
     def exact(self) -> bool:
@@ -179,11 +176,12 @@ class LlamaCpp(Engine):
         return fields
 
     def cost(self, decoder: LlamaDecoder, bench: Bench) -> Cost:
+        from kvpareto.engine.cost import Cost, cache_bytes
+        from kvpareto.models.gguf import read_bytes
+
         model = bench.oracle("float32").model
-        entries = bench.cap * families.layer_count(model)
-        weights = read_bytes(bench.gguf[self.weights])
         return Cost(
-            read_bytes=weights + entries * analytic_entry_bytes(model),
+            read_bytes=read_bytes(bench.gguf[self.weights]) + cache_bytes(model, bench.cap),
             peak_bytes=decoder.resident_bytes,
         )
 

@@ -1,55 +1,17 @@
-"""The library's own cache, cut back after every step (strict streaming) or every R steps (lazy).
-
-This is how streaming is usually written: keys and values are concatenated, those that stay are
-gathered, and keys that moved are rotated to their new positions, again and again.
-"""
+"""Strict streaming, or lazy, on the library's own cache."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from transformers import PreTrainedModel
-
-from kvpareto.attention.rope import turned
 from kvpareto.engine.engine import Bench, TorchEngine
-from kvpareto.eviction.policy import sinks_and_recent
 from kvpareto.jobs import RefusedError
-from kvpareto.measure.dynamic import DynamicStream
-from kvpareto.models import families
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-class PrunedStream(DynamicStream):
-    """StreamingLLM on a DynamicCache whose keys stand at their positions in the cache."""
-
-    def __init__(self, model: PreTrainedModel, cap: int, sinks: int, period: int) -> None:
-        """
-        Args:
-            cap: keys that a step attends at most, the current token's included.
-            period: tokens from prune to prune, and entries that each takes away.
-        """
-        super().__init__(model)
-        self.cap = cap
-        self.sinks = sinks
-        self.period = period
-        self.rotary = families.rotary(model)
-
-    def decode(self, ids: torch.Tensor) -> torch.Tensor:
-        logits = super().decode(ids)
-        if self.cache.get_seq_length() == self.cap:
-            self._prune()
-        return logits
-
-    def _prune(self) -> None:
-        device = self.model.device
-        keep = sinks_and_recent(self.cap, self.sinks, self.period).to(device)
-        cos, sin = self.rotary.angles(torch.tensor([-self.period], device=device))
-        layers: list[Any] = self.cache.layers
-        for layer in layers:
-            keys = layer.keys.index_select(2, keep)
-            keys[:, :, self.sinks :] = turned(keys[:, :, self.sinks :], cos, sin)
-            layer.keys, layer.values = keys, layer.values.index_select(2, keep)
+    from kvpareto.engine.streams.pruned import PrunedStream
 
 
 @dataclass(frozen=True)
@@ -64,6 +26,7 @@ class Prune(TorchEngine):
     symbols: ClassVar[dict[str, str]] = {"period": "R"}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.period < 1:
             raise ValueError(f"period {self.period} is not a positive number of tokens")
 
@@ -75,6 +38,8 @@ class Prune(TorchEngine):
         return self.period
 
     def stream(self, model: PreTrainedModel, bench: Bench) -> PrunedStream:
+        from kvpareto.engine.streams.pruned import PrunedStream
+
         if self.period > bench.cap - 1 - bench.sinks:
             raise RefusedError(
                 f"a prune of {self.period} entries takes more than the {bench.cap - 1} entries of "

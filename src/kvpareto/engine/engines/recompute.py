@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, ClassVar
 
 from kvpareto.engine.engine import Bench, TorchEngine
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-class RecomputedStream:
-    """Keeps the last `cap` tokens and nothing else."""
-
-    attention = "sdpa"
-
-    def __init__(self, model: PreTrainedModel, cap: int) -> None:
-        self.model = model
-        self.cap = cap
-        self.window = torch.empty(1, 0, dtype=torch.int64)
-
-    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
-        self.window = ids[:, -self.cap :]
-        logits: torch.Tensor = self.model(
-            input_ids=self.window, use_cache=False, logits_to_keep=1
-        ).logits
-        return logits[:, -1]
-
-    def decode(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.prefill(torch.cat([self.window, ids], dim=1))
+    from kvpareto.engine.streams.recomputed import RecomputedStream
 
 
 @dataclass(frozen=True)
@@ -43,6 +24,8 @@ class Recompute(TorchEngine):
         return False
 
     def stream(self, model: PreTrainedModel, bench: Bench) -> RecomputedStream:
+        from kvpareto.engine.streams.recomputed import RecomputedStream
+
         return RecomputedStream(model, bench.cap)
 
     def block(self, bench: Bench) -> int:

@@ -1,36 +1,17 @@
-"""The pattern that fails: `torch.compile` with CUDA graphs around a cache that is concatenated.
-
-A step's keys and values come out of a captured graph, live in its memory, and go into the next
-step, whose replay overwrites them: "accessing tensor output of CUDAGraphs that has been
-overwritten". What is done about it is in `steps.Captured`.
-"""
+"""CUDA graphs as the library offers them, around a cache that is concatenated: what fails."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from kvpareto.engine.engine import Bench, TorchEngine
-from kvpareto.engine.engines.prune import PrunedStream
 from kvpareto.jobs import UnavailableError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-class ReduceOverheadStream(PrunedStream):
-    """Strict streaming on a DynamicCache, each forward pass compiled with CUDA graphs."""
-
-    def __init__(self, model: PreTrainedModel, cap: int, sinks: int) -> None:
-        super().__init__(model, cap, sinks, period=1)
-        self._compiled: Any = torch.compile(model.forward, mode="reduce-overhead")
-
-    def forward(self, ids: torch.Tensor, **options: object) -> torch.Tensor:
-        output = self._compiled(
-            input_ids=ids, past_key_values=self.cache, use_cache=True, **options
-        )
-        logits: torch.Tensor = output.logits
-        return logits
+    from kvpareto.engine.streams.reduce_overhead import ReduceOverheadStream
 
 
 @dataclass(frozen=True)
@@ -42,6 +23,8 @@ class ReduceOverhead(TorchEngine):
         return self.dtype == "float32"
 
     def stream(self, model: PreTrainedModel, bench: Bench) -> ReduceOverheadStream:
+        from kvpareto.engine.streams.reduce_overhead import ReduceOverheadStream
+
         if model.device.type != "cuda":
             raise UnavailableError("CUDA graphs need a CUDA device, and the model is on the CPU")
         return ReduceOverheadStream(model, bench.cap, bench.sinks)

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, StaticSlidingWindowLayer
+from typing import TYPE_CHECKING
 
 from kvpareto.engine.engine import Bench, TorchEngine
-from kvpareto.measure.dynamic import DynamicStream
-from kvpareto.models import families
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-class SlidingWindowStream(DynamicStream):
-    """Positions go on with the stream, and no sink stays: not what streaming computes."""
-
-    def __init__(self, model: PreTrainedModel, cap: int) -> None:
-        super().__init__(model)
-        self.cap = cap
-        self.position = 0
-
-    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
-        layers = [
-            StaticSlidingWindowLayer(self.cap, self.cap)
-            for _ in range(families.layer_count(self.model))
-        ]
-        self.cache = Cache(layers=[*layers])  # type: ignore[assignment]
-        self.position = 0
-        return self.forward(ids, logits_to_keep=1)[:, -1]
-
-    def forward(self, ids: torch.Tensor, **options: object) -> torch.Tensor:
-        end = self.position + ids.shape[1]
-        options["position_ids"] = torch.arange(self.position, end, device=ids.device)[None]
-        self.position = end
-        return super().forward(ids, **options)
+    from kvpareto.engine.streams.rolled import SlidingWindowStream
 
 
 @dataclass(frozen=True)
@@ -46,4 +22,6 @@ class SlidingWindow(TorchEngine):
         return False
 
     def stream(self, model: PreTrainedModel, bench: Bench) -> SlidingWindowStream:
+        from kvpareto.engine.streams.rolled import SlidingWindowStream
+
         return SlidingWindowStream(model, bench.cap)
