@@ -148,26 +148,27 @@ class LlamaCpp(Engine):
 
     def compare(self, bench: Bench) -> dict[str, Any]:
         """On text that it generates: its tokens are fed to the oracle behind the same prefill."""
+        from kvpareto.measure.fidelity import kl_by_token
+
         oracle, prefill = bench.oracle("float32"), bench.cap - 1
         prompt = bench.ids[0, :prefill].tolist()
         tokens = min(_GENERATED, bench.ids.shape[1] - prefill)
         server = self._server(bench)
         found = server.generate(prompt, tokens, anew=True)
         # The oracle's logits are those behind decoded tokens: the first token is not among them.
-        true = oracle.follow(torch.tensor([prompt + found.tokens]))[:-1].double().log_softmax(-1)
+        logits = oracle.follow(torch.tensor([prompt + found.tokens]))[:-1]
         chosen = torch.tensor(found.tokens[1:])
         fields: dict[str, Any] = {
-            "top1_agreement": float((true.argmax(-1) == chosen).double().mean()),
+            "top1_agreement": float((logits.argmax(-1) == chosen).double().mean()),
             "compared_tokens": len(chosen),
         }
-        vocab = true.shape[-1]
+        vocab = logits.shape[-1]
         if vocab <= _ALL_PROBABILITIES:
             again = server.generate(
                 prompt, min(tokens, _WITH_PROBABILITIES), anew=True, vocab=vocab
             )
             own = torch.stack(again.log_probabilities[1:])
-            true = true[: len(own)]
-            kl = (true.exp() * (true - own.clamp_min(_LOWEST))).sum(-1).clamp_min(0)
+            kl = kl_by_token(logits[: len(own)], own.clamp_min(_LOWEST))
             fields |= {
                 "kl_to_oracle": float(kl.mean()),
                 "kl_to_oracle_max": float(kl.max()),
