@@ -8,6 +8,9 @@ PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python
 
 BIN := .venv/bin
 READY := .venv/.ready
+# What tests and checks need beside it; `make test EXTRAS=test,peers` adds a peer of the engines.
+TESTABLE := .venv/.testable
+EXTRAS ?= test
 STUDY := $(if $(CONFIG),--configfile $(CONFIG))
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(STUDY)
 # It looks for shfmt, which is installed beside it, on the PATH.
@@ -47,14 +50,14 @@ adopt: ## make a trained reference model (MODEL=ref-neox) the one that ships, in
 test: lint ## check style and types, then run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-lint: $(READY) ## check style, types and workflow; change nothing
+lint: $(TESTABLE) ## check style, types and workflow; change nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(SNAKEFMT) --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-format: $(READY) ## bring code and workflow into the one style
+format: $(TESTABLE) ## bring code and workflow into the one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(SNAKEFMT) Snakefile rules
@@ -78,5 +81,9 @@ $(READY): pyproject.toml envs/constraints.txt
 	    "install it, or name another one with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile "$$(grep '^torch==' envs/constraints.txt)"
-	$(BIN)/pip install --quiet --no-compile -c envs/constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --no-compile -c envs/constraints.txt -e .
+	@touch $@
+
+$(TESTABLE): $(READY)
+	$(BIN)/pip install --quiet --no-compile -c envs/constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@

@@ -35,7 +35,7 @@ _GENERATED = 500
 _ALL_PROBABILITIES = 8192
 """Largest vocabulary of which all log-probabilities are fetched: they come as text, slowly."""
 
-_WITH_PROBABILITIES = 200
+_WITH_PROBABILITIES = 100
 """Tokens of which they are fetched, at most."""
 
 _TURN_S = 0.005
