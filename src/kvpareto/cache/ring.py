@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -198,7 +199,8 @@ def attend_ring(
     """The models' `sdpa` attention, after turning the query into the ring's frame.
 
     Without a ring it is `sdpa` itself, so that a model can stay under it for every layout. While
-    the ring is growing, slots that are free yet are masked.
+    the ring is growing, slots that are free yet are masked. Heads that share keys are handed over
+    as so many queries of one head, where each sees every entry: keys are then read once for all.
 
     Args:
         query: [batch, heads, queries, head_dim].
@@ -212,6 +214,15 @@ def attend_ring(
         ring.query_due = False
         if ring.growing:
             attention_mask = ring.visible[None, None, None]
+        if query.shape[2] == 1:
+            output = scaled_dot_product_attention(
+                query.unflatten(1, (key.shape[1], -1)).squeeze(3),
+                key,
+                value,
+                attn_mask=attention_mask,
+                scale=options["scaling"],
+            )
+            return output.flatten(1, 2)[:, None], None
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return output, None
 
