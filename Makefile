@@ -12,7 +12,8 @@ READY := .venv/.ready
 TESTABLE := .venv/.testable
 EXTRAS ?= test
 STUDY := $(if $(CONFIG),--configfile $(CONFIG))
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(STUDY)
+# Snakemake whose jobs begin with the libraries imported.
+SNAKEMAKE := $(BIN)/python workflow/warm.py --cores $(CORES) $(STUDY)
 # It looks for shfmt, which is installed beside it, on the PATH.
 SNAKEFMT := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+WARM = ROOT / "workflow" / "warm.py"
 COPIED = ("Snakefile", "config.yaml", "config", "rules", "workflow", "profiles", "envs", "src")
 
 
@@ -41,11 +42,16 @@ class Study:
         start = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         return [*start, "--configfile", self.config, *overlays]
 
+    def warm(self, command: list[str]) -> list[str]:
+        """The same command where it runs jobs: each begins with the libraries imported."""
+        plain = {"--dry-run", "--unlock", "--lint", "--report", "--rulegraph"}
+        return command if plain.intersection(command) else [command[0], str(WARM), *command[3:]]
+
     def run(
         self, *arguments: str, overlays: tuple[str, ...] = (), check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.command(*arguments, overlays=overlays),
+            self.warm(self.command(*arguments, overlays=overlays)),
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from torch import nn
+
 from kvpareto.engine.engine import Bench, TorchEngine
 from kvpareto.engine.options import Kernel, Quantised, Run, Scope
 
@@ -56,7 +58,7 @@ class Ring(TorchEngine):
         from kvpareto.engine.quantised import quantised
         from kvpareto.engine.streams.ring import RingStream
 
-        computing = fused(model) if self.weights == "fused" else model
+        computing: nn.Module = fused(model) if self.weights == "fused" else model
         if self.quantised != "none":
             computing = quantised(computing, self.quantised, self.scope)
         return RingStream(
